@@ -1,0 +1,80 @@
+"""The library's exceptions, and the helper that words "did you mean".
+
+Every error raised on purpose descends from `AdjointRDError`; bad input is also a `ValueError`, so that callers who
+know nothing of this library can still catch it.
+"""
+
+import operator
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+class AdjointRDError(Exception):
+    """Base class of everything that this library raises on purpose."""
+
+
+class InputError(AdjointRDError, ValueError):
+    """An argument has the wrong name, type, shape or value."""
+
+
+class StabilityError(AdjointRDError, ValueError):
+    """The time step is beyond a stability limit of the explicit scheme."""
+
+
+class DivergenceError(AdjointRDError, FloatingPointError):
+    """The state stopped being finite.
+
+    Attributes
+    ----------
+    step : int or None
+        The first step after which the state was not finite, counted from the start of the run.
+    state : numpy.ndarray or None
+        The last finite state, ``(S, *shape)``.
+    """
+
+    def __init__(self, message: str, step: int | None = None, state: Any = None):
+        super().__init__(message)
+        self.step = step
+        self.state = state
+
+
+class CheckpointError(AdjointRDError):
+    """A checkpoint schedule does not fit the run or the memory."""
+
+
+class BackendError(AdjointRDError):
+    """A backend (CUDA, an optional package) is asked for but not usable here."""
+
+
+class StabilityWarning(UserWarning):
+    """The time step is in the range where blow-up is possible."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest known word, or an empty string."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`; raise an `InputError` that names the argument otherwise."""
+    choices = tuple(choices)
+    if isinstance(value, str) and value in choices:
+        return value
+    listed = ", ".join(repr(choice) for choice in choices)
+    raise InputError(f"{argument}={value!r} is not known; use one of {listed}.{did_you_mean(str(value), choices)}")
+
+
+def check_count(argument: str, value: Any, least: int = 0) -> int:
+    """Return `value` as an int if it is a whole number >= `least` (bool and fractions are refused)."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{argument}={value!r} must be a whole number >= {least}.") from None
+    if number < least:
+        raise InputError(f"{argument}={number} must be >= {least}.")
+    return number

@@ -1,0 +1,346 @@
+"""Runs compiled time loops on the CPU: buffers, threads, and chunks short enough to be interrupted.
+
+Works on flat states ``(S, rows, columns)``, see `adjoint_rd.kernels.cpu`; knows neither losses nor schedules.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .grid import Grid
+from .kernels.cpu import BLOCK, COEFFICIENTS_BEFORE_D, Geometry, Plan, Share
+from .models import Model
+from .schemes.compiled import time_loop
+
+CHUNK_SECONDS = 0.15  # Ctrl-C and progress wait for the end of a chunk
+FIRST_CHUNK_VALUES = 4e6  # array values to update before the speed is known: some 10 ms
+VALUES_PER_THREAD = 8192  # below this, two threads that meet after each step gain nothing
+CALL_VALUES_PER_THREAD = 1_000_000  # below this, waking a thread costs more than it gains
+
+def available_threads() -> int:
+    """The processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this platform
+        return os.cpu_count() or 1
+
+
+class _Crew:
+    """Threads that stay alive between chunks.
+
+    One chunk at a time: its threads wait for each other, so that they must all be running.
+    """
+
+    def __init__(self, helpers: int):
+        self.pool = ThreadPoolExecutor(helpers, thread_name_prefix="adjoint_rd")
+        self.lock = threading.Lock()
+
+    def run(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
+        """Call `function` once with each of `arguments`, at the same time, the first in this thread."""
+        with self.lock:
+            helpers = [self.pool.submit(function, *each) for each in arguments[1:]]
+            function(*arguments[0])
+            for helper in helpers:
+                helper.result()
+
+
+@lru_cache(maxsize=None)
+def _crew(process: int, helpers: int) -> _Crew:
+    # One per process: a forked child must not wait for threads that only its parent has.
+    return _Crew(helpers)
+
+
+class Pair:
+    """A state (or adjoint) and the buffer that the next step writes to; `current` says where it is now."""
+
+    def __init__(self, current: np.ndarray, other: np.ndarray):
+        self.current = current
+        self.other = other
+
+    def took(self, steps: int) -> None:
+        """Note that a loop has gone to and fro `steps` times."""
+        if steps % 2:
+            self.current, self.other = self.other, self.current
+
+
+class Executor:
+    """Compiled loops, buffers and threads for one model, grid, scheme, dtype and dt.
+
+    Not to be used by two threads at once: hold `lock`.
+    """
+
+    def __init__(
+        self, model: Model, grid: Grid, scheme: ModuleType, dtype: np.dtype, dt: float, threads: int | None
+    ):
+        self.model = model
+        self.grid = grid
+        self.scheme = scheme
+        self.dtype = dtype
+        self.dt = dt
+        self.threads = threads
+        self.lock = threading.RLock()
+        S, P = len(model.species), len(model.parameters)
+        self.columns = grid.shape[-1]
+        self.rows = grid.size // self.columns
+        self.plane = grid.shape[1] if grid.ndim == 3 else self.rows
+        self.flat_shape = (S, self.rows, self.columns)
+        self.tiles = self.rows * -(-self.columns // BLOCK)
+        axes = range(3 - grid.ndim, 3)  # numbered as in Geometry
+        self.geometry = Geometry(
+            grid.ndim,
+            tuple(axis for axis, kind in zip(axes, grid.boundary, strict=True) if kind == "periodic"),
+            tuple(axis for axis, kind in zip(axes, grid.boundary, strict=True) if kind == "dirichlet"),
+            len(set(grid.spacing)) > 1,
+        )
+        self.h = dt if scheme.IDENTITY else 1.0
+        self.h_diffusion = self.h / grid.spacing[-1] ** 2
+        self._axis_ratios = [1.0] * (3 - grid.ndim) + [(grid.spacing[-1] / h) ** 2 for h in grid.spacing]
+        self._S, self._P = S, P
+        self._buffers: dict[str, np.ndarray] = {}
+        self._no_fields = np.zeros((0, 0, 0), dtype)
+        self._values = S * grid.size
+
+    # Buffers
+
+    def buffer(self, name: str, count: int | None = None) -> np.ndarray:
+        """A reused array of one flat state, or of `count` of them; what it held before is undefined."""
+        shape = self.flat_shape if count is None else (count, *self.flat_shape)
+        have = self._buffers.get(name)
+        if have is not None and have.ndim == len(shape) and have.shape[-3:] == self.flat_shape and len(have) >= shape[0]:
+            return have if count is None else have[:count]
+        self._buffers.pop(name, None)  # free it before the larger one is made
+        self._buffers[name] = np.zeros(shape, self.dtype)
+        return self._buffers[name]
+
+    def pair(self, name: str, initial: np.ndarray) -> Pair:
+        """A `Pair` of reused buffers, holding a copy of `initial`."""
+        pair = Pair(self.buffer(name), self.buffer(name + "_other"))
+        np.copyto(pair.current, initial.reshape(self.flat_shape))
+        return pair
+
+    # Plans
+
+    def fielded(self, params: Mapping[str, Any]) -> tuple[int, ...]:
+        """Which kinetic parameters vary in space."""
+        return tuple(i for i, name in enumerate(self.model.parameters) if np.ndim(params[name]))
+
+    def plan(
+        self,
+        params: Mapping[str, Any],
+        fielded: tuple[int, ...],
+        direction: Mapping[str, Any] | None = None,
+        wall: tuple[float, ...] | None = None,
+    ) -> Plan:
+        """The numbers of one parameter set, and of a direction in parameter space for tangents."""
+        S, P = self._S, self._P
+        at = COEFFICIENTS_BEFORE_D
+        k = np.zeros(at + S + P + S, self.dtype)
+        k[0] = self.h
+        k[1:4] = self._axis_ratios
+        k[4] = self.dt
+        for c, name in enumerate(self.model.diffusivities):
+            k[at + c] = self.h_diffusion * params[name]
+        for i, name in enumerate(self.model.parameters):
+            if i not in fielded:
+                k[at + S + i] = params[name]
+        if wall is not None:
+            k[at + S + P :] = wall
+        dk = np.zeros(S + P, self.dtype)
+        if direction is not None:
+            for c, name in enumerate(self.model.diffusivities):
+                dk[c] = self.h_diffusion * direction.get(name, 0.0)
+            for i, name in enumerate(self.model.parameters):
+                if i not in fielded:
+                    dk[S + i] = direction.get(name, 0.0)
+        return Plan(k, dk, self._fields(params, fielded), self._fields(direction, fielded), self.plane)
+
+    def _fields(self, params: Mapping[str, Any] | None, fielded: tuple[int, ...]) -> np.ndarray:
+        if not fielded or params is None:
+            # A direction is read only by tangents, which always come with one.
+            return self._no_fields if not fielded else np.zeros((self._P, *self.flat_shape[1:]), self.dtype)
+        fields = np.zeros((self._P, *self.flat_shape[1:]), self.dtype)
+        for i in fielded:
+            fields[i] = np.reshape(np.broadcast_to(params.get(self.model.parameters[i], 0.0), self.grid.shape), fields.shape[1:])
+        return fields
+
+    def sums(self, fielded: tuple[int, ...]) -> "Sums":
+        """Fresh zeroed sums for a gradient."""
+        fields = np.zeros((self._P, *self.flat_shape[1:]), self.dtype) if fielded else self._no_fields
+        return Sums(self, np.zeros((self.tiles, self._S + self._P)), fields, fielded)
+
+    # Loops
+
+    def advance(self, state: Pair, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None) -> None:
+        """Take `steps` steps; `state.current` ends up holding the result."""
+        loop = self._loop("advance", fielded)
+        work = self._work()
+
+        def chunk(done: int, count: int) -> None:
+            self._together(loop, (state.current, state.other, work, plan), (count,), [self._no_sums()], count)
+            state.took(count)
+
+        self._in_chunks(chunk, steps, 1, progress)
+
+    def record(self, states: np.ndarray, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None) -> None:
+        """Fill states[1..steps] from states[0]."""
+        loop = self._loop("record", fielded)
+        work = self._work()
+
+        def chunk(done: int, count: int) -> None:
+            self._together(loop, (states, work, plan), (done, done + count), [self._no_sums()], count)
+
+        self._in_chunks(chunk, steps, 1, progress)
+
+    def reverse(
+        self, states: np.ndarray, adjoint: Pair, plan: Plan, sums: "Sums", first: int, last: int, progress: Any = None
+    ) -> None:
+        """Take the adjoint back from states[last] to states[first], adding to `sums`."""
+        loop = self._loop("reverse", sums.fielded)
+        work = self._work()
+
+        def chunk(done: int, count: int) -> None:
+            to = last - done
+            self._together(
+                loop, (states, adjoint.current, adjoint.other, work, plan), (to - count, to), [sums], count
+            )
+            adjoint.took(count)
+
+        self._in_chunks(chunk, last - first, 2, progress)
+
+    def advance_tangent(
+        self, state: Pair, tangent: Pair, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None
+    ) -> None:
+        """Take `steps` steps of the state and of a tangent along the plan's direction."""
+        loop = self._loop("advance_tangent", fielded)
+        work = self._work()
+
+        def chunk(done: int, count: int) -> None:
+            arrays = (state.current, state.other, tangent.current, tangent.other, work, plan)
+            self._together(loop, arrays, (count,), [self._no_sums()], count)
+            state.took(count)
+            tangent.took(count)
+
+        self._in_chunks(chunk, steps, 2, progress)
+
+    def record_tangent(
+        self, states: np.ndarray, tangents: np.ndarray, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None
+    ) -> None:
+        """Fill states[1..steps] and tangents[1..steps]."""
+        loop = self._loop("record_tangent", fielded)
+        work = self._work()
+
+        def chunk(done: int, count: int) -> None:
+            self._together(loop, (states, tangents, work, plan), (done, done + count), [self._no_sums()], count)
+
+        self._in_chunks(chunk, steps, 2, progress)
+
+    def reverse_second(
+        self,
+        states: np.ndarray,
+        tangents: np.ndarray,
+        adjoint: Pair,
+        adjoint_tangent: Pair,
+        plan: Plan,
+        sums: "Sums",
+        sums_tangent: "Sums",
+        first: int,
+        last: int,
+        progress: Any = None,
+    ) -> None:
+        """Take the adjoint and its tangent back from states[last] to states[first]."""
+        loop = self._loop("reverse_second", sums.fielded)
+        work = self._work()
+
+        def chunk(done: int, count: int) -> None:
+            to = last - done
+            arrays = (
+                states,
+                tangents,
+                adjoint.current,
+                adjoint.other,
+                adjoint_tangent.current,
+                adjoint_tangent.other,
+                work,
+                plan,
+            )
+            self._together(loop, arrays, (to - count, to), [sums, sums_tangent], count)
+            adjoint.took(count)
+            adjoint_tangent.took(count)
+
+        self._in_chunks(chunk, last - first, 4, progress)
+
+    def _loop(self, name: str, fielded: tuple[int, ...]) -> Any:
+        return time_loop(name, self.scheme, self.model, self.geometry, fielded)
+
+    def _work(self) -> np.ndarray:
+        return self.buffer("work", self.scheme.WORK_ARRAYS)
+
+    def _no_sums(self) -> "Sums":
+        return Sums(self, np.zeros((0, 0)), self._no_fields, ())
+
+    def _in_chunks(self, chunk: Callable[[int, int], None], steps: int, cost: int, progress: Any) -> None:
+        done = 0
+        size = max(1, int(FIRST_CHUNK_VALUES / (cost * self._values)))
+        while done < steps:
+            count = min(size, steps - done)
+            started = time.perf_counter()
+            chunk(done, count)
+            elapsed = time.perf_counter() - started
+            done += count
+            if progress is not None:
+                progress(count)
+            # At most fourfold: the first chunk may have been slow for another reason, compilation for one.
+            size = max(1, min(4 * size, int(size * CHUNK_SECONDS / max(elapsed, 1e-6))))
+
+    def _together(
+        self, loop: Any, before: tuple[Any, ...], after: tuple[Any, ...], all_sums: list["Sums"], steps: int
+    ) -> None:
+        threads = self._threads_for(steps)
+        sync = np.zeros(16, np.int64)
+        arguments = []
+        for n in range(threads):
+            first, last = self.tiles * n // threads, self.tiles * (n + 1) // threads
+            shares = tuple(Share(sums.scalars, sums.fields, first, last, sync, threads) for sums in all_sums)
+            arguments.append((*before, *shares, *after))
+        if threads == 1:
+            loop(*arguments[0])
+            return
+        _crew(os.getpid(), threads - 1).run(loop, arguments)
+
+    def _threads_for(self, steps: int) -> int:
+        if self.threads is not None:
+            return min(self.threads, self.tiles)
+        by_step = self._values // VALUES_PER_THREAD
+        by_call = int(steps * self._values / CALL_VALUES_PER_THREAD)
+        return max(1, min(available_threads(), by_step, by_call, self.tiles))
+
+
+class Sums:
+    """What the transposes of the steps add up: parameter gradients, by tile and by cell."""
+
+    def __init__(self, executor: Executor, scalars: np.ndarray, fields: np.ndarray, fielded: tuple[int, ...]):
+        self.executor = executor
+        self.scalars = scalars
+        self.fields = fields
+        self.fielded = fielded
+
+    def gradient(self) -> dict[str, Any]:
+        """{name: float or array of the grid's shape}."""
+        model, executor = self.executor.model, self.executor
+        totals = self.scalars.sum(axis=0)
+        result: dict[str, Any] = {}
+        for c, name in enumerate(model.diffusivities):
+            result[name] = float(totals[c]) * executor.h_diffusion
+        for i, name in enumerate(model.parameters):
+            if i in self.fielded:
+                result[name] = self.fields[i].reshape(executor.grid.shape).astype(np.float64)
+            else:
+                result[name] = float(totals[len(model.species) + i]) * executor.h
+        return result

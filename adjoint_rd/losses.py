@@ -1,0 +1,164 @@
+"""Losses: a number from a state, and its derivative (the seed of the adjoint).
+
+A loss has ``value(y)``, ``seed(y) = dL/dy`` and ``seed_tangent(y, t)``, the derivative of the seed along ``t`` (only Hessian
+products need it). ``y`` and what is returned have the shape ``(S, *shape)``. Values are summed in float64. A loss of the
+squares of a misfit also has ``misfit(y)``, a vector m with ``value = |m|^2 / 2``, and ``misfit_tangent(y, t) = m_y t``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, check_count
+
+
+class L2:
+    """``0.5 * sum(((y - target) / sigma)**2)`` over the observed species and cells.
+
+    Parameters
+    ----------
+    target : array_like
+        ``(S, *shape)``; or ``shape`` if `species` names one.
+    species : int or sequence of int, optional
+        The indices of the observed species; by default all. With one index the target may lack the first axis.
+    sigma : float or array_like
+        The standard deviation of the observation, broadcast against the target.
+    mask : array_like of bool, optional
+        Cells that count, of the grid's shape or of the target's. Elsewhere the target may be NaN.
+
+    Raises
+    ------
+    InputError
+        If the target has a value that is not finite where it counts, or `sigma` is not positive.
+    """
+
+    def __init__(self, target: Any, *, species: Any = None, sigma: Any = 1.0, mask: Any = None):
+        target = np.asarray(target)
+        if target.dtype.kind not in "iuf":
+            raise InputError(f"target has dtype {target.dtype}; it must be real numbers.")
+        target = np.array(target, dtype=np.float64)
+        if species is not None:
+            single = np.ndim(species) == 0
+            species = [check_count("species", s) for s in ([species] if single else species)]
+            target = target[None] if single else target
+            if len(target) != len(species):
+                raise InputError(f"target has {len(target)} species on its first axis, species={species} names {len(species)}.")
+        sigma = np.asarray(sigma, dtype=np.float64)
+        if not np.all(sigma > 0) or not np.all(np.isfinite(sigma)):
+            raise InputError(f"sigma={sigma!r} must be positive and finite.")
+        try:
+            weight = np.broadcast_to(1.0 / sigma, target.shape)
+            if mask is not None:
+                weight = np.where(np.broadcast_to(np.asarray(mask, dtype=bool), target.shape), weight, 0.0)
+        except ValueError:
+            raise InputError(
+                f"sigma {sigma.shape} and mask {np.shape(mask)} must broadcast to the target's shape {target.shape}."
+            ) from None
+        wrong = ~np.isfinite(target) & (weight > 0)
+        if wrong.any():
+            first = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise InputError(
+                f"target has {wrong.sum()} values that are not finite, the first at index {first}; mask them out."
+            )
+        self.target = np.where(weight > 0, target, 0.0)
+        self.species = species
+        uniform = weight.size and weight.min() == weight.max()
+        self._weight: Any = float(weight.flat[0]) if uniform else np.array(weight)
+        self._shape = target.shape
+
+    def _observed(self, y: np.ndarray) -> np.ndarray:
+        seen = y if self.species is None else y[self.species]
+        if seen.shape != self._shape:
+            raise InputError(f"the target's shape {self._shape} does not fit the state's {seen.shape} (species, *shape).")
+        return seen
+
+    def _spread(self, y: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        if self.species is None:
+            return observed
+        full = np.zeros(y.shape)
+        full[self.species] = observed
+        return full
+
+    def value(self, y: np.ndarray) -> float:
+        """L(y)."""
+        m = self.misfit(y)
+        return 0.5 * float(m @ m)
+
+    def seed(self, y: np.ndarray) -> np.ndarray:
+        """dL/dy = (y - target) / sigma^2, zero where nothing is observed."""
+        return self._spread(y, (self._observed(y) - self.target) * (self._weight * self._weight))
+
+    def seed_tangent(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """t / sigma^2 where observed."""
+        return self._spread(y, self._observed(t) * (self._weight * self._weight))
+
+    def misfit(self, y: np.ndarray) -> np.ndarray:
+        """(y - target) / sigma as a vector."""
+        return ((self._observed(y) - self.target) * self._weight).ravel()
+
+    def misfit_tangent(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """t / sigma as a vector."""
+        return (self._observed(t) * self._weight).ravel().astype(np.float64, copy=False)
+
+
+class Linear:
+    """``sum(weights * y)``: its gradient is the adjoint applied to `weights`, its second derivative is zero.
+
+    Parameters
+    ----------
+    weights : array_like, ``(S, *shape)``
+    """
+
+    def __init__(self, weights: Any):
+        self.weights = np.array(weights, dtype=np.float64)
+
+    def value(self, y: np.ndarray) -> float:
+        """L(y)."""
+        return float(np.sum(self.weights * y))
+
+    def seed(self, y: np.ndarray) -> np.ndarray:
+        """dL/dy = weights."""
+        return self.weights.copy()
+
+    def seed_tangent(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Zero."""
+        return np.zeros(y.shape)
+
+
+class Trajectory:
+    """The sum of losses of the states at several steps.
+
+    Parameters
+    ----------
+    losses : dict
+        ``{step: loss}``; step 0 is the initial state.
+    """
+
+    def __init__(self, losses: Mapping[int, Any]):
+        if not isinstance(losses, Mapping) or not losses:
+            raise InputError("Trajectory needs a dict {step: loss} with at least one entry.")
+        for step, loss in losses.items():
+            check_loss(loss, f"the loss of step {step}")
+        self.losses = {check_count("step", step): loss for step, loss in sorted(losses.items())}
+
+
+def check_loss(loss: Any, argument: str = "loss") -> None:
+    """Raise an `InputError` unless `loss` has ``value`` and ``seed``."""
+    missing = [name for name in ("value", "seed") if not callable(getattr(loss, name, None))]
+    if missing:
+        raise InputError(
+            f"{argument}={loss!r} has no {' and no '.join(missing)}; a loss has value(y) and seed(y) = dL/dy, "
+            "see adjoint_rd.losses."
+        )
+
+
+def by_step(loss: Any, steps: int) -> dict[int, Any]:
+    """Return `loss` as {step: loss}: a plain loss belongs to the final step."""
+    if not isinstance(loss, Trajectory):
+        check_loss(loss)
+        return {steps: loss}
+    beyond = [step for step in loss.losses if step > steps]
+    if beyond:
+        raise InputError(f"loss observes step {beyond[0]}, but the run has steps={steps}.")
+    return loss.losses

@@ -1,0 +1,59 @@
+"""Penalties: what an objective may add to its loss, as a function of the parameters alone.
+
+A penalty has ``value(params)`` and ``gradient(params) -> {name: float or array}``; for Hessian products also
+``hessian_product(params, direction) -> {name: ...}``; for least squares ``misfit(params)``, a vector m with
+``value = |m|^2 / 2``, and ``misfit_tangent(params, direction)``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+
+class Gaussian:
+    """Prior knowledge of parameters: ``0.5 * sum(((p - mean) / stderr)**2)``.
+
+    Parameters
+    ----------
+    mean : dict
+        {name: float or array}.
+    stderr : dict
+        The same names: how well each is known.
+    """
+
+    def __init__(self, mean: Mapping[str, Any], stderr: Mapping[str, Any]):
+        if set(mean) != set(stderr):
+            raise InputError(f"mean has {sorted(mean)} and stderr {sorted(stderr)}; give both for the same parameters.")
+        if not all(np.all(np.asarray(value) > 0) for value in stderr.values()):
+            raise InputError(f"stderr={dict(stderr)!r} must be positive.")
+        self.mean = dict(mean)
+        self.stderr = dict(stderr)
+
+    def misfit(self, params: Mapping[str, Any]) -> np.ndarray:
+        """(p - mean) / stderr as a vector."""
+        return np.concatenate(
+            [np.ravel((params[name] - np.asarray(self.mean[name])) / self.stderr[name]) for name in self.mean]
+        )
+
+    def misfit_tangent(self, params: Mapping[str, Any], direction: Mapping[str, Any]) -> np.ndarray:
+        """dp / stderr as a vector."""
+        zero = {name: np.zeros(np.shape(params[name])) for name in self.mean}
+        return np.concatenate(
+            [np.ravel(np.asarray(direction.get(name, zero[name])) / self.stderr[name]) for name in self.mean]
+        )
+
+    def value(self, params: Mapping[str, Any]) -> float:
+        """The penalty."""
+        m = self.misfit(params)
+        return 0.5 * float(m @ m)
+
+    def gradient(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Its derivative."""
+        return {name: (params[name] - np.asarray(self.mean[name])) / np.square(self.stderr[name]) for name in self.mean}
+
+    def hessian_product(self, params: Mapping[str, Any], direction: Mapping[str, Any]) -> dict[str, Any]:
+        """Its second derivative along a direction."""
+        return {name: direction[name] / np.square(self.stderr[name]) for name in self.mean if name in direction}

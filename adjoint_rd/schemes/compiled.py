@@ -1,0 +1,69 @@
+"""A scheme, a model and a kind of grid put together: compiled time loops."""
+
+import types
+import warnings
+from functools import lru_cache
+from typing import Any
+
+from numba import njit
+
+from ..kernels import cells, cpu
+from ..kernels.barrier import meet
+from ..kernels.specialise import build
+from ..models import Model
+
+SWEEPS = {
+    "push_sweep": cells.PUSH,
+    "tangent_sweep": cells.TANGENT,
+    "pull_sweep": cells.PULL,
+    "second_sweep": cells.SECOND,
+}
+SHARED = {"meet": meet, "blend": cpu.blend, "scale": cpu.scale, "accumulate": cpu.accumulate}
+
+_sweep_kernel = lru_cache(maxsize=None)(cpu.sweep_kernel)
+
+
+@lru_cache(maxsize=None)
+def time_loop(
+    name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
+) -> Any:
+    """Return one of `kernels.cpu.LOOPS`, bound and ready to be compiled at its first call (or read from Numba's cache).
+
+    Parameters
+    ----------
+    name : str
+        A key of `kernels.cpu.LOOPS`.
+    scheme : module
+        One of `adjoint_rd.schemes`.
+    model : Model
+    geometry : cpu.Geometry
+    fielded : tuple of int
+        Which kinetic parameters are fields.
+
+    Returns
+    -------
+    dispatcher
+    """
+    loop, steps = cpu.LOOPS[name]
+
+    def bind(function: types.FunctionType) -> Any:
+        bound: dict[str, Any] = {}
+        for used in function.__code__.co_names:
+            if used in SWEEPS:
+                bound[used] = _sweep_kernel(SWEEPS[used], model, geometry, fielded, scheme.IDENTITY)
+            elif used in SHARED:
+                bound[used] = SHARED[used]
+            elif isinstance(getattr(scheme, used, None), types.FunctionType):
+                bound[used] = bind(getattr(scheme, used))
+        return njit(build(function, **bound), **cpu.INNER)
+
+    function = build(loop, **{step: bind(getattr(scheme, step)) for step in steps})
+    try:
+        return njit(function, error_model="numpy", nogil=True, cache=True)
+    except RuntimeError as error:  # no writable place for the cache
+        warnings.warn(
+            f"Compiled kernels cannot be kept on disk and are compiled anew in each process ({error}). "
+            "Set NUMBA_CACHE_DIR to a writable folder.",
+            stacklevel=2,
+        )
+        return njit(function, error_model="numpy", nogil=True)

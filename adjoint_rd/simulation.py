@@ -1,0 +1,836 @@
+"""Simulation: runs of a model on a grid, and exact gradients, tangents and Hessian products through them."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, initial, losses, models, schemes, stability
+from .errors import (
+    BackendError,
+    DivergenceError,
+    InputError,
+    StabilityError,
+    StabilityWarning,
+    check_choice,
+    check_count,
+)
+from .execution import Executor, Pair, Sums, available_threads
+from .grid import Grid
+
+DTYPES = ("float64", "float32")
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """States of a run.
+
+    Attributes
+    ----------
+    final : ndarray (S, *shape)
+        The state after the last step.
+    states : ndarray (n, S, *shape)
+        The saved states.
+    steps : ndarray of int (n,)
+        The step number of each saved state; y0 is step 0.
+    params : dict
+        The parameters of the run.
+    dt : float
+    spacing : tuple of float
+    model : str
+    """
+
+    final: np.ndarray
+    states: np.ndarray
+    steps: np.ndarray
+    params: dict[str, Any]
+    dt: float
+    spacing: tuple[float, ...]
+    model: str
+
+    def save(self, path: Any) -> None:
+        """Write the run to an .npz file, which `adjoint_rd.load` reads."""
+        from . import io
+
+        io.save_run(path, self)
+
+
+@dataclass(frozen=True)
+class SteadyRun:
+    """Where `Simulation.run_to_steady` got to.
+
+    Attributes
+    ----------
+    final : ndarray (S, *shape)
+    steps_taken : int
+    rate : float
+        max |y_t| at the end, measured as the change in one step over dt.
+    converged : bool
+        Whether `rate` is at most the tolerance.
+    """
+
+    final: np.ndarray
+    steps_taken: int
+    rate: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A loss and its derivatives.
+
+    Attributes
+    ----------
+    value : float
+    params : dict
+        {name: float, or ndarray of the grid's shape for a field}: dL/dp.
+    initial : ndarray (S, *shape)
+        dL/dy0; with a window, the derivative with respect to the first state of the window.
+    """
+
+    value: float
+    params: dict[str, Any]
+    initial: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """A final state and its derivative along a direction, both (S, *shape)."""
+
+    final: np.ndarray
+    tangent: np.ndarray
+
+
+class Simulation:
+    """A model on a grid with a time step: run it, and differentiate through the run.
+
+    Parameters
+    ----------
+    model : str or Model
+        The name of a built-in model ("gray_scott", "schnakenberg", "allen_cahn") or your own `adjoint_rd.Model`.
+    grid : Grid
+    dt : float
+        Time step, in the user's unit of time.
+    scheme : {"euler", "rk4"}
+    dtype : {"float64", "float32"}
+        Of the states. Losses and parameter gradients are summed in float64 either way.
+    backend : {"cpu"}
+    stability : {None, "error", "warn", "off"}
+        What happens when dt exceeds a limit of `adjoint_rd.stability`. None: `StabilityError` above `certain`, one
+        `StabilityWarning` above `safe`. "error": an error above `safe` too. "warn": warnings only. "off": nothing.
+    threads : int, optional
+        Threads to use, by default as many as help. Results do not depend on it, to the last bit.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        grid: Grid,
+        *,
+        dt: float,
+        scheme: str = "euler",
+        dtype: Any = "float64",
+        backend: str = "cpu",
+        stability: str | None = None,
+        threads: int | None = None,
+    ):
+        self.model = models.get(model)
+        if not isinstance(grid, Grid):
+            raise InputError(f"grid={grid!r} must be an adjoint_rd.Grid, such as adjoint_rd.Grid((128, 128)).")
+        self.grid = grid
+        self.dt = _positive("dt", dt, "the time step")
+        self.scheme = schemes.get(scheme)
+        self.scheme_name = scheme
+        self.dtype = _check_dtype(dtype)
+        check_choice("backend", backend, ("cpu", "cuda", "auto"))
+        if backend == "cuda":
+            raise BackendError("backend='cuda' is not available in this version; use backend='cpu'.")
+        self.backend = "cpu"
+        self.stability = None if stability is None else check_choice("stability", stability, ("error", "warn", "off"))
+        if threads is not None and check_count("threads", threads, 1) > 4 * available_threads():
+            raise InputError(f"threads={threads} is far more than the {available_threads()} processors here.")
+        if grid.wall is not None and len(grid.wall) != len(self.model.species):
+            raise InputError(
+                f"grid.wall={grid.wall} has {len(grid.wall)} values; {self.model.name} has the "
+                f"{len(self.model.species)} species {', '.join(self.model.species)}."
+            )
+        self._wall = self._wall_values()
+        self.executor = Executor(self.model, grid, self.scheme, self.dtype, self.dt, threads)
+        self._warned = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Simulation of {self.model.name} on {self.grid}, dt {self.dt:g}, {self.scheme_name}, {self.dtype.name}>"
+        )
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """(S, *shape)."""
+        return (len(self.model.species), *self.grid.shape)
+
+    # What users give
+
+    def initial_state(
+        self, kind: str = "square", *, rng: Any = None, params: Mapping[str, Any] | None = None, **options: Any
+    ) -> np.ndarray:
+        """Return an initial state of a kind that `adjoint_rd.initial` documents.
+
+        Parameters
+        ----------
+        kind : str
+        rng : int or numpy Generator, optional
+            The seed of the noise.
+        params : dict, optional
+            Needed by models whose rest state depends on the parameters.
+        **options
+            Of the kind.
+
+        Returns
+        -------
+        ndarray (S, *shape), of the simulation's dtype
+        """
+        try:
+            rest, seed = self.model.rest_state(params or {}), self.model.seed_state(params or {})
+        except KeyError as error:
+            raise InputError(
+                f"the rest state of {self.model.name} depends on {error}; give params= to initial_state."
+            ) from None
+        return initial.make(kind, self.grid.shape, rest, seed, rng, **options).astype(self.dtype)
+
+    def check_params(self, params: Mapping[str, Any], argument: str = "params") -> dict[str, Any]:
+        """Return the parameters as floats and float64 arrays, or raise an `InputError` that says what is wrong."""
+        self.model.check_names(params, argument)
+        return {name: self._check_param(name, params[name], argument) for name in self.model.names}
+
+    def _check_param(self, name: str, value: Any, argument: str) -> Any:
+        if type(value) is float or np.ndim(value) == 0:
+            try:
+                if isinstance(value, (bool, str, bytes, complex)):
+                    raise TypeError
+                number = float(value)
+            except (TypeError, ValueError):
+                raise InputError(f"{argument}[{name!r}]={value!r} must be a real number.") from None
+            if number != number or number in (float("inf"), float("-inf")):
+                raise InputError(f"{argument}[{name!r}]={value!r} must be finite.")
+            if number < 0 and name in self.model.diffusivities:
+                raise InputError(f"{argument}[{name!r}]={number:g} is a diffusivity; it must be >= 0.")
+            return number
+        if name in self.model.diffusivities:
+            raise InputError(
+                f"{argument}[{name!r}] is a field of shape {np.shape(value)}; diffusivities are scalars, because a "
+                "field needs the flux form div(D grad y), which is not available yet."
+            )
+        field = np.asarray(value)
+        if field.dtype.kind not in "iuf":
+            raise InputError(f"{argument}[{name!r}] has dtype {field.dtype}; it must be real numbers.")
+        if field.shape != self.grid.shape:
+            raise InputError(
+                f"{argument}[{name!r}] has shape {field.shape}; a field must have the grid's shape {self.grid.shape}."
+            )
+        _check_finite(f"{argument}[{name!r}]", field)
+        return np.array(field, dtype=np.float64)
+
+    def check_state(self, state: Any, argument: str = "y0") -> np.ndarray:
+        """Return `state` as an array of the simulation's shape and dtype, or raise an `InputError`."""
+        array = np.asarray(state)
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"{argument} has dtype {array.dtype}; it must be real numbers.")
+        if array.shape != self.state_shape:
+            raise InputError(
+                f"{argument} has shape {array.shape}; {self.model.name} on this grid needs {self.state_shape}: "
+                f"the species {', '.join(self.model.species)} first, then the grid."
+            )
+        if np.ma.isMaskedArray(state) and np.ma.is_masked(state):
+            raise InputError(f"{argument} is masked; states have no holes. Fill it first, for example with the rest state.")
+        _check_finite(argument, array)
+        return np.ascontiguousarray(array, dtype=self.dtype)
+
+    def limits(self, params: Mapping[str, Any]) -> stability.Limits:
+        """The limits on dt for these parameters, see `adjoint_rd.stability`."""
+        return stability.limits(self.model, self.grid, self.check_params(params), self.scheme)
+
+    def check_stability(self, params: Mapping[str, Any]) -> None:
+        """Raise a `StabilityError`, or warn, if dt exceeds a limit; `params` as from `check_params`."""
+        if self.stability == "off":
+            return
+        found = stability.limits(self.model, self.grid, params, self.scheme)
+        if self.dt <= found.safe:
+            return
+        if self.dt > found.certain:
+            message = self._limit_message("certain", found.certain, found.certain_reason, params)
+            if self.stability != "warn":
+                raise StabilityError(message)
+        elif found.safe == found.safe:
+            message = self._limit_message("safe", found.safe, found.safe_reason, params)
+            if self.stability == "error":
+                raise StabilityError(message)
+        else:
+            return
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, StabilityWarning, stacklevel=4)
+
+    def _limit_message(self, name: str, limit: float, reason: str, params: Mapping[str, Any]) -> str:
+        h2 = min(self.grid.spacing) ** 2
+        fractions = ", ".join(f"{D} dt/h^2 = {params[D] * self.dt / h2:.3g}" for D in self.model.diffusivities)
+        outlook = "every run grows without bound" if name == "certain" else "blow-up is possible"
+        other = "" if self.scheme_name == "rk4" else " A higher-order scheme='rk4' allows 1.39 times as much."
+        return (
+            f"dt={self.dt:g} exceeds {limit:.4g}, the '{name}' limit of {self.scheme_name} in {self.grid.ndim}-D, where "
+            f"{outlook}: {reason}; {fractions}. Use dt <= {limit:.4g} or a coarser spacing.{other}"
+        )
+
+    # Runs
+
+    def run(
+        self,
+        y0: Any,
+        params: Mapping[str, Any],
+        *,
+        steps: int,
+        save_every: int | None = None,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Take `steps` steps from `y0`.
+
+        Parameters
+        ----------
+        y0 : array_like (S, *shape)
+        params : dict
+            {name: float}; kinetic parameters may be arrays of the grid's shape.
+        steps : int
+            0 gives a copy of `y0`.
+        save_every : int, optional
+            Save every so many steps, y0 and the last state included; by default only these two.
+        progress : callable, optional
+            Called now and then with the number of steps taken since the last call.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        InputError, StabilityError
+        DivergenceError
+            If the state stops being finite; it carries the step and the last finite state.
+        """
+        y0 = self.check_state(y0)
+        params = self.check_params(params)
+        steps = check_count("steps", steps)
+        every = steps if save_every is None else check_count("save_every", save_every, 1)
+        self.check_stability(params)
+        marks = sorted({*range(0, steps + 1, every or 1), steps})
+        saved = np.empty((len(marks), *self.state_shape), self.dtype)
+        saved[0] = y0
+        with self.executor.lock:
+            plan, fielded = self._plan(params)
+            state = self.executor.pair("state", y0)
+            for n, (before, mark) in enumerate(zip(marks, marks[1:], strict=False), start=1):
+                self.executor.advance(state, plan, fielded, mark - before, progress)
+                saved[n] = state.current.reshape(self.state_shape)
+                if not _finite(saved[n]):
+                    self._diverged(saved[n - 1], params, before, mark)
+        return Run(
+            saved[-1].copy(), saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name
+        )
+
+    def run_to_steady(
+        self,
+        y0: Any,
+        params: Mapping[str, Any],
+        *,
+        tol: float = 1e-8,
+        max_steps: int = 400_000,
+        progress: Progress | None = None,
+    ) -> SteadyRun:
+        """Take steps until the state hardly changes: max |y(n+1) - y(n)| / dt <= tol, looked at every 100 steps.
+
+        Parameters
+        ----------
+        y0, params, progress
+            As in `run`.
+        tol : float
+            In the unit of the state over the unit of time.
+        max_steps : int
+            Stop after so many steps in any case; `converged` then says False.
+
+        Returns
+        -------
+        SteadyRun
+        """
+        y0 = self.check_state(y0)
+        params = self.check_params(params)
+        tol = _positive("tol", tol, "the rate at which a state counts as steady")
+        max_steps = check_count("max_steps", max_steps, 1)
+        self.check_stability(params)
+        taken, rate = 0, float("inf")
+        with self.executor.lock:
+            plan, fielded = self._plan(params)
+            state = self.executor.pair("state", y0)
+            before = self.executor.buffer("steady_before")
+            while taken < max_steps and rate > tol:
+                stretch = min(100, max_steps - taken)
+                start = state.current.copy()
+                self.executor.advance(state, plan, fielded, stretch - 1, progress)
+                np.copyto(before, state.current)
+                self.executor.advance(state, plan, fielded, 1, progress)
+                rate = float(np.max(np.abs(state.current - before))) / self.dt
+                if not _finite(state.current):
+                    self._diverged(start, params, taken, taken + stretch)
+                taken += stretch
+            final = state.current.reshape(self.state_shape).copy()
+        return SteadyRun(final, taken, rate, rate <= tol)
+
+    def rate(self, y: Any, params: Mapping[str, Any]) -> np.ndarray:
+        """Return the residual ``D Lap y + R(y; p)``, (S, *shape), that is y_t (for Euler, the step over dt)."""
+        stepped = self.run(y, params, steps=1).final
+        return (stepped - self.check_state(y)) / self.dt
+
+    # Derivatives
+
+    def gradient(
+        self,
+        y0: Any,
+        params: Mapping[str, Any],
+        loss: Any,
+        *,
+        steps: int,
+        window: int | None = None,
+        checkpoints: Any = "auto",
+        progress: Progress | None = None,
+    ) -> Gradient:
+        """Return a loss of the run and its exact derivatives, by the transpose of the steps that ran.
+
+        Parameters
+        ----------
+        y0, params, steps, progress
+            As in `run`.
+        loss : loss
+            Of the final state, or a `losses.Trajectory` of states at several steps.
+        window : int, optional
+            Go back through the last `window` steps only, with the state before them held fixed: this is not the gradient
+            of the whole value. None: all steps.
+        checkpoints : "auto", "all" or int
+            See `adjoint_rd.checkpoint.choose`. All give the same numbers, to the last bit.
+
+        Returns
+        -------
+        Gradient
+
+        Raises
+        ------
+        InputError, StabilityError, DivergenceError, CheckpointError
+        """
+        y0 = self.check_state(y0)
+        params = self.check_params(params)
+        steps = check_count("steps", steps)
+        observed = losses.by_step(loss, steps)
+        start = self._window_start(steps, window)
+        schedule = checkpoint.choose(checkpoints, steps - start, y0.nbytes)
+        self.check_stability(params)
+        with self.executor.lock:
+            plan, fielded = self._plan(params)
+            value, first = self._before_window(y0, params, plan, fielded, observed, start, progress)
+            sums = self.executor.sums(fielded)
+            inside = {step - start: each for step, each in observed.items() if step >= start}
+            adjoint, more = self._reverse_sweep(first, params, plan, sums, inside, schedule, start, progress)
+            initial_gradient = adjoint.current.reshape(self.state_shape).copy()
+        return Gradient(value + more, sums.gradient(), initial_gradient)
+
+    def _reverse_sweep(
+        self,
+        first: np.ndarray,
+        params: dict[str, Any],
+        plan: Any,
+        sums: Sums,
+        observed: dict[int, Any],
+        schedule: checkpoint.Schedule,
+        offset: int,
+        progress: Progress | None,
+    ) -> tuple[Pair, float]:
+        run = self.executor
+        values: list[float] = []
+        states = run.buffer("states", schedule.buffer_states)
+        slots = run.buffer("slots", schedule.slots)
+        state = run.pair("state", first)
+        adjoint = run.pair("adjoint", np.zeros(self.state_shape, self.dtype))
+        recorded_from = 0
+
+        def seed(step: int) -> None:
+            if step in observed:
+                y = states[step - recorded_from].reshape(self.state_shape)
+                values.append(self._value(observed[step], y, step + offset))
+                adjoint.current += self._seed(observed[step], y, step + offset).reshape(run.flat_shape)
+
+        def check(at: np.ndarray, since: np.ndarray, before: int, after: int) -> None:
+            if not _finite(at):
+                self._diverged(since, params, before + offset, after + offset)
+
+        for action in schedule.actions():
+            match action:
+                case checkpoint.Store(slot):
+                    np.copyto(slots[slot], state.current)
+                case checkpoint.Restore(slot):
+                    np.copyto(state.current, slots[slot])
+                case checkpoint.Advance(begin, end):
+                    since = state.current.copy()
+                    run.advance(state, plan, sums.fielded, end - begin, progress)
+                    check(state.current, since, begin, end)
+                case checkpoint.Record(begin, end):
+                    np.copyto(states[0], state.current)
+                    recorded_from = begin
+                    run.record(states, plan, sums.fielded, end - begin, progress)
+                    check(states[end - begin], states[0], begin, end)
+                case checkpoint.Reverse(end, begin):
+                    marks = [end, *sorted((s for s in observed if begin < s < end), reverse=True), begin]
+                    if end == schedule.steps:
+                        seed(end)
+                    for later, earlier in zip(marks, marks[1:], strict=False):
+                        run.reverse(states, adjoint, plan, sums, earlier - begin, later - begin, progress)
+                        seed(earlier)
+        if schedule.steps == 0:
+            np.copyto(states[0], state.current)
+            seed(0)
+        return adjoint, float(np.sum(values[::-1]))
+
+    def tangent(
+        self,
+        y0: Any,
+        params: Mapping[str, Any],
+        *,
+        steps: int,
+        direction: Mapping[str, Any] | None = None,
+        initial: Any = None,
+        progress: Progress | None = None,
+    ) -> Tangent:
+        """Return the final state and its derivative along a direction: the Jacobian-vector product of the run.
+
+        Parameters
+        ----------
+        y0, params, steps, progress
+            As in `run`.
+        direction : dict, optional
+            {name: float, or array for a field}: the direction in parameter space; what is missing is zero.
+        initial : array_like (S, *shape), optional
+            The direction in the initial state, by default zero.
+
+        Returns
+        -------
+        Tangent
+        """
+        return next(
+            iter(self.tangents_at(y0, params, [steps], direction=direction, initial=initial, progress=progress))
+        )
+
+    def tangents_at(
+        self,
+        y0: Any,
+        params: Mapping[str, Any],
+        marks: list[int],
+        *,
+        direction: Mapping[str, Any] | None = None,
+        initial: Any = None,
+        progress: Progress | None = None,
+    ) -> list[Tangent]:
+        """Like `tangent`, at each of the ascending step numbers `marks`."""
+        y0 = self.check_state(y0)
+        params = self.check_params(params)
+        marks = [check_count("steps", mark) for mark in marks]
+        self.check_stability(params)
+        direction = self._check_direction(params, direction)
+        t0 = np.zeros(self.state_shape, self.dtype) if initial is None else self.check_state(initial, "initial")
+        found = []
+        with self.executor.lock:
+            plan, fielded = self._plan(params, direction)
+            state = self.executor.pair("state", y0)
+            tangent = self.executor.pair("tangent", t0)
+            before = 0
+            for mark in marks:
+                since = state.current.copy()
+                self.executor.advance_tangent(state, tangent, plan, fielded, mark - before, progress)
+                if not _finite(state.current):
+                    self._diverged(since, params, before, mark)
+                found.append(
+                    Tangent(
+                        state.current.reshape(self.state_shape).copy(), tangent.current.reshape(self.state_shape).copy()
+                    )
+                )
+                before = mark
+        return found
+
+    def hessian_product(
+        self,
+        y0: Any,
+        params: Mapping[str, Any],
+        loss: Any,
+        *,
+        steps: int,
+        direction: Mapping[str, Any] | None = None,
+        initial: Any = None,
+        window: int | None = None,
+        progress: Progress | None = None,
+    ) -> Gradient:
+        """Return the directional derivative of `gradient` along a direction: the Hessian-vector product.
+
+        Parameters
+        ----------
+        y0, params, loss, steps, window, progress
+            As in `gradient`. With a window, the Hessian is that of the run from the window's first state.
+        direction, initial
+            As in `tangent`; with a window, `initial` is a direction in the window's first state.
+
+        Returns
+        -------
+        Gradient
+            `value` is the derivative of the loss along the direction, `params` and `initial` are those of the gradient.
+
+        Raises
+        ------
+        InputError
+            Also if the model lacks second derivatives or the loss a `seed_tangent`.
+        """
+        y0 = self.check_state(y0)
+        params = self.check_params(params)
+        steps = check_count("steps", steps)
+        observed = losses.by_step(loss, steps)
+        start = self._window_start(steps, window)
+        direction = self._check_direction(params, direction)
+        if not self.model.has_second_order:
+            raise InputError(
+                f"{self.model.name} has no second derivatives; give the Model reaction_jt_t and reaction_pt_t."
+            )
+        for step, each in observed.items():
+            if not callable(getattr(each, "seed_tangent", None)):
+                raise InputError(f"the loss at step {step} has no seed_tangent(y, t); Hessian products need it.")
+        t0 = np.zeros(self.state_shape, self.dtype) if initial is None else self.check_state(initial, "initial")
+        self.check_stability(params)
+        with self.executor.lock:
+            plan, fielded = self._plan(params, direction)
+            _, first = self._before_window(y0, params, plan, fielded, {}, start, progress)
+            inside = {step - start: each for step, each in observed.items() if step >= start}
+            return self._second_sweep(first, t0, params, plan, fielded, inside, steps - start, start, progress)
+
+    def _second_sweep(
+        self,
+        first: np.ndarray,
+        t0: np.ndarray,
+        params: dict[str, Any],
+        plan: Any,
+        fielded: tuple[int, ...],
+        observed: dict[int, Any],
+        steps: int,
+        offset: int,
+        progress: Progress | None,
+    ) -> Gradient:
+        # Two levels, as in checkpoint.Schedule, with a tangent beside each state.
+        run = self.executor
+        schedule = checkpoint.choose("auto", steps, 2 * first.nbytes)
+        states, tangents = run.buffer("states", schedule.buffer_states), run.buffer("tangents", schedule.buffer_states)
+        slots, tangent_slots = run.buffer("slots", schedule.slots), run.buffer("tangent_slots", schedule.slots)
+        zero = np.zeros(self.state_shape, self.dtype)
+        state, tangent = run.pair("state", first), run.pair("tangent", t0)
+        adjoint, adjoint_tangent = run.pair("adjoint", zero), run.pair("adjoint_tangent", zero)
+        sums, sums_tangent = run.sums(fielded), run.sums(fielded)
+        values: list[float] = []
+        recorded_from = 0
+
+        def seed(step: int) -> None:
+            if step in observed:
+                y = states[step - recorded_from].reshape(self.state_shape)
+                t = tangents[step - recorded_from].reshape(self.state_shape)
+                a = self._seed(observed[step], y, step + offset)
+                values.append(float(np.sum(a * t, dtype=np.float64)))
+                adjoint.current += a.reshape(run.flat_shape)
+                adjoint_tangent.current += np.reshape(observed[step].seed_tangent(y, t), run.flat_shape)
+
+        for action in schedule.actions():
+            match action:
+                case checkpoint.Store(slot):
+                    np.copyto(slots[slot], state.current)
+                    np.copyto(tangent_slots[slot], tangent.current)
+                case checkpoint.Restore(slot):
+                    np.copyto(state.current, slots[slot])
+                    np.copyto(tangent.current, tangent_slots[slot])
+                case checkpoint.Advance(begin, end):
+                    run.advance_tangent(state, tangent, plan, fielded, end - begin, progress)
+                case checkpoint.Record(begin, end):
+                    np.copyto(states[0], state.current)
+                    np.copyto(tangents[0], tangent.current)
+                    recorded_from = begin
+                    run.record_tangent(states, tangents, plan, fielded, end - begin, progress)
+                    if not _finite(states[end - begin]):
+                        self._diverged(first, params, offset, end + offset)
+                case checkpoint.Reverse(end, begin):
+                    marks = [end, *sorted((s for s in observed if begin < s < end), reverse=True), begin]
+                    if end == schedule.steps:
+                        seed(end)
+                    for later, earlier in zip(marks, marks[1:], strict=False):
+                        run.reverse_second(
+                            states,
+                            tangents,
+                            adjoint,
+                            adjoint_tangent,
+                            plan,
+                            sums,
+                            sums_tangent,
+                            earlier - begin,
+                            later - begin,
+                            progress,
+                        )
+                        seed(earlier)
+        if steps == 0:
+            np.copyto(states[0], state.current)
+            np.copyto(tangents[0], tangent.current)
+            seed(0)
+        return Gradient(
+            float(np.sum(values)),
+            sums_tangent.gradient(),
+            adjoint_tangent.current.reshape(self.state_shape).copy(),
+        )
+
+    # Helpers
+
+    def _plan(self, params: dict[str, Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, tuple[int, ...]]:
+        fielded = self.executor.fielded(params)
+        return self.executor.plan(params, fielded, direction, self._wall), fielded
+
+    def _wall_values(self) -> tuple[float, ...] | None:
+        if "dirichlet" not in self.grid.boundary or self.grid.wall is not None:
+            return self.grid.wall
+        try:
+            return self.model.rest_state({})
+        except KeyError as error:
+            # Walls that move with a parameter would add a term to its gradient.
+            raise InputError(
+                f"the rest state of {self.model.name} depends on {error}, so it cannot be the default value of Dirichlet "
+                "walls; give Grid(..., wall=...) one number per species."
+            ) from None
+
+    def _check_direction(self, params: dict[str, Any], direction: Mapping[str, Any] | None) -> dict[str, Any]:
+        checked = {}
+        for name, value in (direction or {}).items():
+            self.model.check_names({**params, name: value}, "direction")
+            if np.ndim(value) and np.shape(value) != np.shape(params[name]):
+                raise InputError(
+                    f"direction[{name!r}] has shape {np.shape(value)}, the parameter has {np.shape(params[name])}."
+                )
+            checked[name] = np.asarray(value, dtype=np.float64)
+        return checked
+
+    @staticmethod
+    def _window_start(steps: int, window: int | None) -> int:
+        if window is None:
+            return 0
+        if check_count("window", window, 1) > steps:
+            raise InputError(f"window={window} is longer than the run of steps={steps}; use window=None for all steps.")
+        return steps - window
+
+    def _before_window(
+        self,
+        y0: np.ndarray,
+        params: dict[str, Any],
+        plan: Any,
+        fielded: tuple[int, ...],
+        observed: dict[int, Any],
+        start: int,
+        progress: Progress | None,
+    ) -> tuple[float, np.ndarray]:
+        """The losses observed before step `start`, and the state there."""
+        if start == 0:
+            return 0.0, y0
+        value, before = 0.0, 0
+        state = self.executor.pair("state", y0)
+        for mark in [*sorted(step for step in observed if step < start), start]:
+            since = state.current.copy()
+            self.executor.advance(state, plan, fielded, mark - before, progress)
+            if not _finite(state.current):
+                self._diverged(since, params, before, mark)
+            if mark < start:
+                value += self._value(observed[mark], state.current.reshape(self.state_shape), mark)
+            before = mark
+        return value, state.current.reshape(self.state_shape).copy()
+
+    @staticmethod
+    def _value(loss: Any, y: np.ndarray, step: int) -> float:
+        value = loss.value(y)
+        if np.ndim(value) or not isinstance(value, (float, int, np.floating, np.integer)):
+            raise InputError(f"the loss at step {step} returned {value!r}; value(y) must return one number.")
+        return float(value)
+
+    def _seed(self, loss: Any, y: np.ndarray, step: int) -> np.ndarray:
+        seed = np.asarray(loss.seed(y))
+        if seed.shape != self.state_shape:
+            raise InputError(
+                f"the loss at step {step} returned a seed of shape {seed.shape}; it must be {self.state_shape}."
+            )
+        return seed
+
+    def _diverged(self, start: np.ndarray, params: dict[str, Any], first: int, last: int) -> None:
+        """Raise a `DivergenceError` for a run that is finite at step `first` (state `start`) and not at `last`."""
+        state = start.reshape(self.state_shape).copy()
+        plan, fielded = self._plan(params)
+        good, bad = first, last
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            pair = self.executor.pair("state", state)
+            self.executor.advance(pair, plan, fielded, middle - good)
+            if _finite(pair.current):
+                state = pair.current.reshape(self.state_shape).copy()
+                good = middle
+            else:
+                bad = middle
+        largest = float(np.max(np.abs(state)))
+        given = ", ".join(f"{name}={np.mean(params[name]):.4g}" for name in self.model.names)
+        raise DivergenceError(
+            f"the state is no longer finite after step {bad} (largest value before it {largest:.3g}) with {given}, "
+            f"dt={self.dt:g}. Use a smaller dt; the safe limit here is "
+            f"{stability.limits(self.model, self.grid, params, self.scheme).safe:.4g}.",
+            step=bad,
+            state=state,
+        )
+
+
+def _finite(array: np.ndarray) -> bool:
+    # A sum over- or underflows to something not finite if any item is; only then look at each.
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.sum(array))) or bool(np.isfinite(array).all())
+
+
+def _check_finite(argument: str, array: np.ndarray) -> None:
+    if not _finite(array):
+        wrong = ~np.isfinite(array)
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InputError(
+            f"{argument} has {int(wrong.sum())} values that are not finite, the first at index {first}: {array[first]}."
+        )
+
+
+def _positive(argument: str, value: Any, meaning: str) -> float:
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{argument}={value!r} ({meaning}) must be a positive number.") from None
+    if not (np.isfinite(number) and number > 0):
+        raise InputError(f"{argument}={value!r} ({meaning}) must be positive and finite.")
+    return number
+
+
+def _check_dtype(dtype: Any) -> np.dtype:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES or not found.isnative:
+        raise InputError(f"dtype={dtype!r} must be 'float64' or 'float32'.")
+    return found
