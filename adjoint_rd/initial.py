@@ -14,11 +14,11 @@ Every kind mixes the two, cell by cell; lengths are in cells, whatever the spaci
     random     islands: a smooth random field cut at a level
     gaussians  a random number of Gaussian bumps, as in The Well
 
-The noise is `noise * N(0, 1)`, drawn for each cell and species. "square" with its defaults and `clip=(0, 1)` is the start of
-the reference experiment (arXiv 2606.11258) and, but for the noise, that of Pearson, Science 261, 189 (1993).
+The noise is `noise * N(0, 1)`, drawn for each cell and species. "square" with its defaults and `clip=(0, 1)` is the
+start of the reference experiment (arXiv 2606.11258) and, but for the noise, that of Pearson, Science 261, 189 (1993).
 
-A kind is a plain function `kind(shape, rest, seed, rng, *, options)`; `make` checks what it is given and calls one by name.
-The same `rng` gives the same state.
+A kind is a plain function `kind(shape, rest, seed, rng, *, options)` that takes a checked shape and states and a NumPy
+Generator; `make` checks what it is given and calls one by name. The same `rng` gives the same state.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def make(
     inside, outside : tuple of S floats, optional
         Used in place of `seed` and `rest`.
     clip : (low, high), optional
-        Bounds for the finished state. Each is a number, S numbers (one per species) or None (open). Without `clip`, noise
-        can make a concentration slightly negative; Gray-Scott wants (0, 1).
+        Bounds for the finished state. Each is a number or None (open), or S of these, one per species. Without `clip`,
+        noise can make a concentration slightly negative; Gray-Scott wants (0, 1).
     **options
         The options of the kind; see its function.
 
@@ -89,7 +89,9 @@ def make(
     rest = _check_state("outside" if outside is not None else "rest", rest if outside is None else outside)
     seed = _check_state("inside" if inside is not None else "seed", seed if inside is None else inside)
     if len(rest) != len(seed):
-        raise InputError(f"The states outside {rest} and inside {seed} have {len(rest)} and {len(seed)} species. Give as many in both.")
+        raise InputError(
+            f"The states outside {rest} and inside {seed} have {len(rest)} and {len(seed)} species; give as many in both."
+        )
     bounds = _check_clip(clip, len(rest), len(shape))
 
     y = function(shape, rest, seed, _generator(rng), **options)
@@ -162,7 +164,10 @@ def disk(shape, rest, seed, rng, *, radius=None, noise=0.02):
     """
     if radius is None:
         radius = max(1.0, min(10.0, min(shape) / 8))
-    radius = _check_number("radius", radius, above=0.0, most=min(shape) / 2, unit="cells (half of the shortest axis)")
+    else:
+        radius = _check_number(
+            "radius", radius, above=0.0, most=min(shape) / 2, unit="cells (half of the shortest axis)"
+        )
     y = _noisy(shape, rest, rng, noise)
     squared = sum(((np.arange(n) - (n - 1) / 2) ** 2).reshape(_along(i, shape)) for i, n in enumerate(shape))
     y[:, squared <= radius**2] = np.reshape(seed, (-1, 1))
@@ -191,10 +196,10 @@ def stripe(shape, rest, seed, rng, *, width=None, axis=0, noise=0.02):
 
 
 def random(shape, rest, seed, rng, *, length=6.0, fraction=0.3, softness=0.1, independent=False, noise=0.0):
-    """Islands of `seed` in `rest`, random in place and form: white noise, smoothed, cut at the level that leaves `fraction`.
+    """Islands of `seed` in `rest`, random in place and form: white noise, smoothed, cut where `fraction` is left.
 
-    The mix is `1 / (1 + exp(-(z - level) / softness))` with z the smoothed field at unit variance. Islands continue over
-    the edges (the smoothing is periodic).
+    The mix is `1 / (1 + exp(-(z - level) / softness))` with z the smoothed field at unit variance. Islands continue
+    over the edges (the smoothing is periodic).
 
     Parameters
     ----------
@@ -225,11 +230,13 @@ def random(shape, rest, seed, rng, *, length=6.0, fraction=0.3, softness=0.1, in
     return _add_noise(_blend(mix, rest, seed), rng, noise)
 
 
-def gaussians(shape, rest, seed, rng, *, count=(10, 100), amplitude=(1.0, 3.0), width=(2.6, 3.7), independent=True, noise=0.0):
+def gaussians(
+    shape, rest, seed, rng, *, count=(10, 100), amplitude=(1.0, 3.0), width=(2.6, 3.7), independent=True, noise=0.0
+):
     """Gaussian bumps at random places, summed, scaled to [0, 1] and used as the mix of `rest` (0) and `seed` (1).
 
-    With `inside=(0, 1)`, `outside=(1, 0)` this is the "random clusters of Gaussians" of The Well's Gray-Scott set. The bumps
-    continue over the edges.
+    With `inside=(0, 1)`, `outside=(1, 0)` this is the "random clusters of Gaussians" of The Well's Gray-Scott set. The
+    bumps continue over the edges.
 
     Parameters
     ----------
@@ -339,7 +346,9 @@ def _generator(rng):
     whole = isinstance(rng, numbers.Integral) and not isinstance(rng, bool)
     if rng is None or (whole and rng >= 0):
         return np.random.default_rng(rng)
-    raise InputError(f"rng={rng!r} is not a source of random numbers. Give a whole number >= 0, None or a numpy.random.Generator.")
+    raise InputError(
+        f"rng={rng!r} is not a source of random numbers. Give a whole number >= 0, None or a numpy.random.Generator."
+    )
 
 
 def _check_shape(shape):
@@ -348,7 +357,9 @@ def _check_shape(shape):
     try:
         shape = tuple(_check_integer("shape", n, minimum=1) for n in shape)
     except (TypeError, InputError):
-        raise InputError(f"shape={given!r} is not a grid. Give one to three whole numbers >= 1, such as (128, 128).") from None
+        raise InputError(
+            f"shape={given!r} is not a grid. Give one to three whole numbers >= 1, such as (128, 128)."
+        ) from None
     if not 1 <= len(shape) <= 3:
         raise InputError(f"shape={given!r} has {len(shape)} axes. Give one, two or three.")
     return shape
@@ -371,15 +382,16 @@ def _check_clip(clip, species, axes):
         low, high = clip
         bounds = []
         for bound, open_end in ((low, -math.inf), (high, math.inf)):
-            bound = np.array(open_end if bound is None else bound, dtype=float)
+            bound = [bound] if bound is None or np.ndim(bound) == 0 else bound
+            bound = np.array([open_end if b is None else b for b in bound], dtype=float)
             bounds.append(np.broadcast_to(bound, (species,)).reshape((species,) + (1,) * axes))
         fits = bool((bounds[0] <= bounds[1]).all())
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise InputError(
-            f"clip={clip!r} is not a range. Give (low, high) with low <= high, each a number, {species} numbers or None; "
-            "or clip=None."
+            f"clip={clip!r} is not a range. Give (low, high) with low <= high, each a number, None or {species} "
+            "of these; or clip=None."
         )
     return bounds
 
@@ -391,7 +403,9 @@ def _check_noise(noise, species):
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise InputError(f"noise={noise!r} is not a standard deviation. Give a number >= 0, or {species}, one per species.")
+        raise InputError(
+            f"noise={noise!r} is not a standard deviation. Give a number >= 0, or {species}, one per species."
+        )
     return sigma
 
 

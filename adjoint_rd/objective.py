@@ -107,13 +107,14 @@ class Objective:
         self._good: tuple[np.ndarray, float] | None = None
         self._weight: float | None = None
         self._memo: dict[str, tuple[bytes, Any]] = {}
-        self._slices = {}
+        self.blocks: dict[str, slice] = {}  # where each free parameter is in x
         start = 0
         for name in self.free:
             size = int(np.prod(self._shapes[name], dtype=int))
-            self._slices[name] = slice(start, start + size)
+            self.blocks[name] = slice(start, start + size)
             start += size
         self.size = start
+        self._box = np.array(self.bounds, dtype=float).T  # None becomes NaN: open
 
     # Parameters <-> vector
 
@@ -165,7 +166,7 @@ class Objective:
             transform = self.transforms[name]
             if not np.all(np.isfinite(value)) or not transform.accepts(value):
                 raise InputError(f"pack got {name}={values.get(name)!r}; it must be {transform.requirement} for its transform.")
-            x[self._slices[name]] = np.ravel(np.broadcast_to(transform.inverse(value), self._shapes[name]))
+            x[self.blocks[name]] = np.ravel(np.broadcast_to(transform.inverse(value), self._shapes[name]))
         return x
 
     def unpack(self, x: Any) -> dict[str, Any]:
@@ -175,9 +176,16 @@ class Objective:
         order = [*self.sim.model.names, *(["initial"] if "initial" in self.free else [])]
         return {name: values[name] for name in order}
 
+    def direction(self, x: np.ndarray, v: np.ndarray) -> dict[str, Any]:
+        """The direction in parameter space, {name: array}, that the direction v in x amounts to at x."""
+        return {
+            name: (self.transforms[name].slope(x[where]) * v[where]).reshape(self._shapes[name])
+            for name, where in self.blocks.items()
+        }
+
     def _transformed(self, x: np.ndarray) -> dict[str, Any]:
         values = {}
-        for name, where in self._slices.items():
+        for name, where in self.blocks.items():
             value = self.transforms[name].forward(x[where])
             shape = self._shapes[name]
             values[name] = value.reshape(shape) if shape else float(value[0])
@@ -202,7 +210,7 @@ class Objective:
                 transform = self.transforms[name]
                 high = float(transform.inverse(most)) if transform.accepts(most) else None
                 low = 0.0 if transform.accepts(-1.0) else None
-                box[self._slices[name].start] = (low, high)
+                box[self.blocks[name].start] = (low, high)
         return box
 
     # Values and derivatives
@@ -244,7 +252,7 @@ class Objective:
 
     def _chain(self, x: np.ndarray, by_name: Mapping[str, Any]) -> np.ndarray:
         gradient = np.empty(self.size)
-        for name, where in self._slices.items():
+        for name, where in self.blocks.items():
             gradient[where] = self.transforms[name].slope(x[where]) * np.ravel(by_name[name])
         return gradient
 
@@ -260,10 +268,7 @@ class Objective:
 
     def _second(self, x: np.ndarray, v: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         values = self._transformed(x)
-        direction = {
-            name: (self.transforms[name].slope(x[where]) * v[where]).reshape(self._shapes[name])
-            for name, where in self._slices.items()
-        }
+        direction = self.direction(x, v)
         y0, dy0 = values.pop("initial", self.y0), direction.pop("initial", None)
         params = {**self.fixed, **values}
         found = self.sim.hessian_product(
@@ -274,7 +279,7 @@ class Objective:
             for name, part in self.penalty.hessian_product(params, direction).items():
                 by_name[name] = by_name[name] + part
         product = self._chain(x, by_name)
-        for name, where in self._slices.items():
+        for name, where in self.blocks.items():
             transform = self.transforms[name]
             product[where] += transform.curvature(x[where]) * v[where] * gradient[where] / transform.slope(x[where])
         return product
@@ -331,10 +336,7 @@ class Objective:
         for i in range(self.size):
             v = np.zeros(self.size)
             v[i] = 1.0
-            direction = {
-                name: (self.transforms[name].slope(x[where]) * v[where]).reshape(self._shapes[name])
-                for name, where in self._slices.items()
-            }
+            direction = self.direction(x, v)
             dy0 = direction.pop("initial", None)
             found = self.sim.tangents_at(y0, params, list(observed), direction=direction, initial=dy0)
             column = [
@@ -408,8 +410,7 @@ class Objective:
     def _find(self, x: np.ndarray, function: Callable[[np.ndarray], Any]) -> tuple[Any, _Anchor | None]:
         if self.on_unstable == "raise":
             return function(x), None
-        low, high = np.array(self.bounds, dtype=float).T  # None becomes NaN: open
-        inside = np.fmin(np.fmax(x, low), high)
+        inside = np.fmin(np.fmax(x, self._box[0]), self._box[1])
         in_box = bool(np.all(inside == x))
         try:
             result = function(inside)
@@ -468,7 +469,7 @@ class SumObjective:
             if each.free != first.free or each.transforms != first.transforms or each.size != first.size:
                 raise InputError(f"objective {n} has other free parameters or transforms than the first: {each.free}.")
         self.free, self.size, self.transforms = first.free, first.size, first.transforms
-        self.pack = first.pack
+        self.pack, self.blocks = first.pack, first.blocks
 
     @property
     def bounds(self) -> list[tuple[float | None, float | None]]:
@@ -550,7 +551,7 @@ def standard_errors(obj: Any, x: Any) -> dict[str, Any]:
     variance[np.any(np.abs(vectors[:, ~good]) > 1e-6, axis=1)] = np.nan
     one = getattr(obj, "objectives", (obj,))[0]
     result = {}
-    for name, where in one._slices.items():
+    for name, where in one.blocks.items():
         error = np.abs(one.transforms[name].slope(x[where])) * np.sqrt(variance[where])
         result[name] = error.reshape(one._shapes[name]) if one._shapes[name] else float(error[0])
     return result

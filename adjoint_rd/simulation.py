@@ -162,7 +162,7 @@ class Simulation:
                 f"grid.wall={grid.wall} has {len(grid.wall)} values; {self.model.name} has the "
                 f"{len(self.model.species)} species {', '.join(self.model.species)}."
             )
-        self._wall = self._wall_values()
+        self.wall = self._wall_values()
         self.executor = Executor(self.model, grid, self.scheme, self.dtype, self.dt, threads)
         self._warned = False
 
@@ -259,11 +259,9 @@ class Simulation:
 
     def check_stability(self, params: Mapping[str, Any]) -> None:
         """Raise a `StabilityError`, or warn, if dt exceeds a limit; `params` as from `check_params`."""
-        if self.stability == "off":
+        if self.stability == "off" or self.dt <= stability.safe_limit(self.model, self.grid, params, self.scheme)[0]:
             return
         found = stability.limits(self.model, self.grid, params, self.scheme)
-        if self.dt <= found.safe:
-            return
         if self.dt > found.certain:
             message = self._limit_message("certain", found.certain, found.certain_reason, params)
             if self.stability != "warn":
@@ -701,7 +699,7 @@ class Simulation:
 
     def _plan(self, params: dict[str, Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, tuple[int, ...]]:
         fielded = self.executor.fielded(params)
-        return self.executor.plan(params, fielded, direction, self._wall), fielded
+        return self.executor.plan(params, fielded, direction, self.wall), fielded
 
     def _wall_values(self) -> tuple[float, ...] | None:
         if "dirichlet" not in self.grid.boundary or self.grid.wall is not None:

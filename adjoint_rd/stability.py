@@ -50,12 +50,21 @@ def limits(model: Model, grid: Grid, params: Mapping[str, Any], scheme: ModuleTy
     -------
     Limits
     """
-    variants = [dict(params)]
-    if any(isinstance(value, np.ndarray) and value.ndim for value in params.values()):
-        variants = [{name: float(end(value)) for name, value in params.items()} for end in (np.min, np.max)]
-    certain = max((_certain(model, grid, variant, scheme) for variant in variants), key=lambda pair: pair[0])
-    safe = min((_safe(model, grid, variant, scheme) for variant in variants), key=lambda pair: pair[0])
+    certain = max((_certain(model, grid, each, scheme) for each in _extremes(params)), key=lambda pair: pair[0])
+    safe = safe_limit(model, grid, params, scheme)
     return Limits(certain[0], safe[0], certain[1], safe[1])
+
+
+def safe_limit(model: Model, grid: Grid, params: Mapping[str, Any], scheme: ModuleType) -> tuple[float, str]:
+    """The `safe` limit alone, and its reason; see `limits`."""
+    return min((_safe(model, grid, each, scheme) for each in _extremes(params)), key=lambda pair: pair[0])
+
+
+def _extremes(params: Mapping[str, Any]) -> list[Mapping[str, float]]:
+    """`params`; or, if some are fields, the sets of their smallest and of their largest values."""
+    if all(type(value) is float for value in params.values()):
+        return [params]
+    return [{name: float(end(value)) for name, value in params.items()} for end in (np.min, np.max)]
 
 
 def _certain(model: Model, grid: Grid, params: Mapping[str, float], scheme: ModuleType) -> tuple[float, str]:

@@ -133,4 +133,4 @@ class Model:
 
 
 def _means(params: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(np.mean(value)) for name, value in params.items()}
+    return {name: value if type(value) is float else float(np.mean(value)) for name, value in params.items()}

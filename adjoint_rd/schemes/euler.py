@@ -37,3 +37,8 @@ def second(y, t, a, at, out, tangent_out, work, plan, share, second_share):
 def amplification(z):
     """R(z) = y'/y for y_t = lambda y, z = lambda dt."""
     return 1.0 + z
+
+
+def reference_step(rate, y, dt):
+    """`push` for any arrays and any function y_t = rate(y): what validation compares with."""
+    return y + dt * rate(y)

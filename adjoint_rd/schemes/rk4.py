@@ -179,3 +179,12 @@ def second(y, t, a, at, out, tangent_out, work, plan, share, second_share):
 def amplification(z):
     """R(z) = y'/y for y_t = lambda y, z = lambda dt."""
     return 1.0 + z * (1.0 + z / 2.0 * (1.0 + z / 3.0 * (1.0 + z / 4.0)))
+
+
+def reference_step(rate, y, dt):
+    """`push` for any arrays and any function y_t = rate(y): what validation compares with."""
+    k1 = rate(y)
+    k2 = rate(y + dt / 2 * k1)
+    k3 = rate(y + dt / 2 * k2)
+    k4 = rate(y + dt * k3)
+    return y + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
