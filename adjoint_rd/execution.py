@@ -4,6 +4,7 @@ Works on flat states ``(S, rows, columns)``, see `adjoint_rd.kernels.cpu`; knows
 """
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -118,6 +119,13 @@ class Executor:
         self._buffers.pop(name, None)  # free it before the larger one is made
         self._buffers[name] = np.zeros(shape, self.dtype)
         return self._buffers[name]
+
+    def slots(self, count: int, on_disk: bool) -> np.ndarray:
+        """Reused slots for `count` checkpoints; on disk, a fresh file without a name that goes when the array does."""
+        if not on_disk:
+            return self.buffer("slots", count)
+        with tempfile.TemporaryFile() as file:
+            return np.memmap(file, self.dtype, "w+", shape=(max(count, 1), *self.flat_shape))
 
     def pair(self, name: str, initial: np.ndarray) -> Pair:
         """A `Pair` of reused buffers, holding a copy of `initial`."""

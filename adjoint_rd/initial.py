@@ -41,7 +41,7 @@ def make(
     shape: Sequence[int],
     rest: Sequence[float],
     seed: Sequence[float],
-    rng: int | None | np.random.Generator = None,
+    rng: int | np.random.Generator | None = None,
     *,
     inside: Sequence[float] | None = None,
     outside: Sequence[float] | None = None,
@@ -90,7 +90,7 @@ def make(
     seed = _check_state("inside" if inside is not None else "seed", seed if inside is None else inside)
     if len(rest) != len(seed):
         raise InputError(
-            f"The states outside {rest} and inside {seed} have {len(rest)} and {len(seed)} species; give as many in both."
+            f"The states outside {rest} and inside {seed} have {len(rest)} and {len(seed)} species; they must match."
         )
     bounds = _check_clip(clip, len(rest), len(shape))
 
@@ -195,7 +195,7 @@ def stripe(shape, rest, seed, rng, *, width=None, axis=0, noise=0.02):
     return y
 
 
-def random(shape, rest, seed, rng, *, length=6.0, fraction=0.3, softness=0.1, independent=False, noise=0.0):
+def random(shape, rest, seed, rng, *, length=None, fraction=0.3, softness=0.1, independent=False, noise=0.0):
     """Islands of `seed` in `rest`, random in place and form: white noise, smoothed, cut where `fraction` is left.
 
     The mix is `1 / (1 + exp(-(z - level) / softness))` with z the smoothed field at unit variance. Islands continue
@@ -203,8 +203,9 @@ def random(shape, rest, seed, rng, *, length=6.0, fraction=0.3, softness=0.1, in
 
     Parameters
     ----------
-    length : float, default 6
-        Standard deviation of the Gaussian that smooths, in cells: islands are about three to six times as wide.
+    length : float, optional
+        Standard deviation of the Gaussian that smooths, in cells; by default 6, or an eighth of the longest axis if
+        that is less. Islands are some three to six times as wide.
     fraction : float, default 0.3
         Share of the cells inside, strictly between 0 and 1.
     softness : float, default 0.1
@@ -214,6 +215,7 @@ def random(shape, rest, seed, rng, *, length=6.0, fraction=0.3, softness=0.1, in
     noise : float or S floats, default 0
         Standard deviation of the noise that is added everywhere.
     """
+    length = min(6.0, max(shape) / 8) if length is None else length
     length = _check_number("length", length, above=0.0, most=max(shape), unit="cells")
     fraction = _check_number("fraction", fraction, above=0.0, below=1.0)
     softness = _check_number("softness", softness, least=0.0)
@@ -253,7 +255,7 @@ def gaussians(
     """
     count = tuple(_check_integer("count", n, minimum=1) for n in _pair("count", count))
     amplitude = tuple(_check_number("amplitude", a, above=0.0) for a in _pair("amplitude", amplitude))
-    width = tuple(_check_number("width", w, above=0.0, most=max(shape), unit="cells") for w in _pair("width", width))
+    width = tuple(_check_number("width", w, above=0.0, unit="cells") for w in _pair("width", width))
     independent = _check_flag("independent", independent)
     species = len(rest)
     mix = np.empty((species, *shape))

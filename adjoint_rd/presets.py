@@ -16,9 +16,10 @@ All are Gray-Scott, on a periodic grid, in units where a cell of the source's gr
 
 F and k are rates per unit of time, the same numbers as in the source.
 
-What survives was decided by simulation: explicit Euler in float64, five seeds and 100 000 steps at 128x128, twelve seeds
-and 20 000 steps at 96x96. In the last 5000 steps of every run max v > 0.1 and the standard deviation of v over the grid
-> 0.02. Smaller grids are not covered: there the excitable classes (alpha, epsilon, xi, well-gliders) die by chance.
+What survives was decided by simulation: explicit Euler in float64, five seeds and 100 000 steps at 128x128, twelve
+seeds and 20 000 steps at 96x96. At the end of every run max v > 0.1, and in its last 5000 steps the standard deviation
+of v over the grid > 0.02. Smaller grids are not covered: there the excitable classes (alpha, epsilon, xi, well-gliders)
+may die by chance.
 
 Points that are often quoted for a class and were left out, tried with several kinds of start:
 
@@ -29,8 +30,8 @@ Points that are often quoted for a class and were left out, tried with several k
     xi     F=0.010 k=0.041, F=0.014 k=0.047   die for most or for some seeds
     sigma  F=0.090 k=0.057   becomes uniform for some seeds
 
-These live, but hardly ever or never from one central square: lambda, nu, xi, rho, sigma, well-bubbles. From it, well-worms
-stays a group of four spots. Pearson's R and B are the two uniform states, hence no presets.
+These live, but never or not for every seed from one central square: lambda, nu, xi, rho, sigma, well-bubbles. From it,
+well-worms stays a small group of spots. Pearson's R and B are the two uniform states, hence no presets.
 
 Sources: J. E. Pearson, Science 261, 189 (1993); R. P. Munafo, "Pearson's Classification (Extended)",
 mrob.com/pub/comp/xmorphia/pearson-classes.html; R. Ohana et al., "The Well" (2024), and its generator
@@ -118,7 +119,7 @@ def _holes(u: float, v: float, size: int) -> dict[str, Any]:
 
 # Parameters
 
-_PEARSON = "J. E. Pearson, Science 261, 189 (1993), type {}; point after R. P. Munafo, mrob.com/pub/comp/xmorphia"
+_PEARSON = "J. E. Pearson, Science 261, 189 (1993), type {}; classes mapped by R. P. Munafo, mrob.com/pub/comp/xmorphia"
 _MUNAFO = "R. P. Munafo, mrob.com/pub/comp/xmorphia/pearson-classes.html, type {}"
 _WELL = "R. Ohana et al., The Well (2024), gray_scott_reaction_diffusion, '{}'"
 

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint, initial, losses, models, schemes, stability
+from . import batch, checkpoint, initial, losses, models, schemes, stability
 from .errors import (
     BackendError,
     DivergenceError,
@@ -165,6 +165,7 @@ class Simulation:
         self.wall = self._wall_values()
         self.executor = Executor(self.model, grid, self.scheme, self.dtype, self.dt, threads)
         self._warned = False
+        self._workers: list[Simulation] = []  # one for each thread of a batch, made when needed
 
     def __repr__(self) -> str:
         return (
@@ -302,8 +303,9 @@ class Simulation:
         Parameters
         ----------
         y0 : array_like (S, *shape)
+            Or (B, S, *shape), a batch of B members; arrays in the result then have B as their first axis.
         params : dict
-            {name: float}; kinetic parameters may be arrays of the grid's shape.
+            {name: float}; kinetic parameters may be arrays of the grid's shape. Or a list of B dicts.
         steps : int
             0 gives a copy of `y0`.
         save_every : int, optional
@@ -321,6 +323,21 @@ class Simulation:
         DivergenceError
             If the state stops being finite; it carries the step and the last finite state.
         """
+        members = batch.members(y0, params, len(self.state_shape))
+        if members is not None:
+            runs = self._in_batch(
+                [
+                    lambda sim, report, y=y, p=p: sim.run(y, p, steps=steps, save_every=save_every, progress=report)
+                    for y, p in members
+                ],
+                progress,
+            )
+            return replace(
+                runs[0],
+                final=np.stack([each.final for each in runs]),
+                states=np.stack([each.states for each in runs]),
+                params=[each.params for each in runs],
+            )
         y0 = self.check_state(y0)
         params = self.check_params(params)
         steps = check_count("steps", steps)
@@ -411,13 +428,13 @@ class Simulation:
         Parameters
         ----------
         y0, params, steps, progress
-            As in `run`.
+            As in `run`, batches included.
         loss : loss
-            Of the final state, or a `losses.Trajectory` of states at several steps.
+            Of the final state, or a `losses.Trajectory` of states at several steps. For a batch, one or a list of B.
         window : int, optional
             Go back through the last `window` steps only, with the state before them held fixed: this is not the gradient
             of the whole value. None: all steps.
-        checkpoints : "auto", "all" or int
+        checkpoints : "auto", "all", "disk" or int
             See `adjoint_rd.checkpoint.choose`. All give the same numbers, to the last bit.
 
         Returns
@@ -428,6 +445,24 @@ class Simulation:
         ------
         InputError, StabilityError, DivergenceError, CheckpointError
         """
+        members = batch.members(y0, params, len(self.state_shape))
+        if members is not None:
+            each_loss = loss if isinstance(loss, list) else [loss] * len(members)
+            if len(each_loss) != len(members):
+                raise InputError(f"loss is a list of {len(each_loss)}, the batch has {len(members)} members.")
+            options: dict[str, Any] = dict(steps=steps, window=window, checkpoints=checkpoints)
+            found = self._in_batch(
+                [
+                    lambda sim, report, y=y, p=p, l=l: sim.gradient(y, p, l, progress=report, **options)
+                    for (y, p), l in zip(members, each_loss, strict=True)
+                ],
+                progress,
+            )
+            return Gradient(
+                np.array([each.value for each in found]),
+                {name: np.stack([each.params[name] for each in found]) for name in self.model.names},
+                np.stack([each.initial for each in found]),
+            )
         y0 = self.check_state(y0)
         params = self.check_params(params)
         steps = check_count("steps", steps)
@@ -440,7 +475,8 @@ class Simulation:
             value, first = self._before_window(y0, params, plan, fielded, observed, start, progress)
             sums = self.executor.sums(fielded)
             inside = {step - start: each for step, each in observed.items() if step >= start}
-            adjoint, more = self._reverse_sweep(first, params, plan, sums, inside, schedule, start, progress)
+            slots = self.executor.slots(schedule.slots, on_disk=isinstance(checkpoints, str) and checkpoints == "disk")
+            adjoint, more = self._reverse_sweep(first, params, plan, sums, inside, schedule, slots, start, progress)
             initial_gradient = adjoint.current.reshape(self.state_shape).copy()
         return Gradient(value + more, sums.gradient(), initial_gradient)
 
@@ -452,13 +488,13 @@ class Simulation:
         sums: Sums,
         observed: dict[int, Any],
         schedule: checkpoint.Schedule,
+        slots: np.ndarray,
         offset: int,
         progress: Progress | None,
     ) -> tuple[Pair, float]:
         run = self.executor
         values: list[float] = []
         states = run.buffer("states", schedule.buffer_states)
-        slots = run.buffer("slots", schedule.slots)
         state = run.pair("state", first)
         adjoint = run.pair("adjoint", np.zeros(self.state_shape, self.dtype))
         recorded_from = 0
@@ -696,6 +732,26 @@ class Simulation:
         )
 
     # Helpers
+
+    def _in_batch(self, jobs: list[Any], progress: Progress | None) -> list[Any]:
+        def worker(number: int) -> Simulation:
+            while len(self._workers) <= number:
+                self._workers.append(self._single())
+            return self._workers[number]
+
+        return batch.run_members(jobs, worker, self.executor.threads or available_threads(), progress)
+
+    def _single(self) -> "Simulation":
+        """The same simulation with buffers of its own and one thread."""
+        return Simulation(
+            self.model,
+            self.grid,
+            dt=self.dt,
+            scheme=self.scheme_name,
+            dtype=self.dtype,
+            stability=self.stability,
+            threads=1,
+        )
 
     def _plan(self, params: dict[str, Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, tuple[int, ...]]:
         fielded = self.executor.fielded(params)

@@ -14,8 +14,8 @@ from numba import njit
 
 from ..models import Model
 from . import cells
-from .barrier import meet
 from .specialise import build
+from .subnormals import flush_subnormals, restore_control
 
 BLOCK = 4096  # columns to a tile: the rows that a tile touches stay in the L1/L2 cache, and 1-D grids can be shared
 
@@ -275,31 +275,38 @@ def blend(out, x, weight, rate, share):
 
 def advance(y, z, work, plan, share, steps):
     """steps steps from y, to and fro between y and z: the result is in y if steps is even, else in z."""
+    control = flush_subnormals()
     for n in range(steps):
         if n % 2 == 0:
             push(y, z, work, plan, share)
         else:
             push(z, y, work, plan, share)
+    restore_control(control)
 
 
 def record(states, work, plan, share, first, last):
     """states[n + 1] from states[n] for n in first..last - 1."""
+    control = flush_subnormals()
     for n in range(first, last):
         push(states[n], states[n + 1], work, plan, share)
+    restore_control(control)
 
 
 def reverse(states, a, b, work, plan, share, first, last):
     """The adjoint back through steps last - 1 .. first, to and fro between a and b as in `advance`."""
+    control = flush_subnormals()
     for n in range(last - first):
         y = states[last - 1 - n]
         if n % 2 == 0:
             pull(y, a, b, work, plan, share)
         else:
             pull(y, b, a, work, plan, share)
+    restore_control(control)
 
 
 def advance_tangent(y, z, t, s, work, plan, share, steps):
     """State and one tangent together, to and fro between y and z, t and s as in `advance`."""
+    control = flush_subnormals()
     for n in range(steps):
         if n % 2 == 0:
             tangent(y, t, s, work, plan, share)
@@ -307,17 +314,21 @@ def advance_tangent(y, z, t, s, work, plan, share, steps):
         else:
             tangent(z, s, t, work, plan, share)
             push(z, y, work, plan, share)
+    restore_control(control)
 
 
 def record_tangent(states, tangents, work, plan, share, first, last):
     """states and tangents n + 1 from n for n in first..last - 1."""
+    control = flush_subnormals()
     for n in range(first, last):
         tangent(states[n], tangents[n], tangents[n + 1], work, plan, share)
         push(states[n], states[n + 1], work, plan, share)
+    restore_control(control)
 
 
 def reverse_second(states, tangents, a, b, at, bt, work, plan, share, second_share, first, last):
     """The adjoint (a, b) and its tangent (at, bt) back through steps last - 1 .. first."""
+    control = flush_subnormals()
     for n in range(last - first):
         y = states[last - 1 - n]
         t = tangents[last - 1 - n]
@@ -325,7 +336,7 @@ def reverse_second(states, tangents, a, b, at, bt, work, plan, share, second_sha
             second(y, t, a, at, b, bt, work, plan, share, second_share)
         else:
             second(y, t, b, bt, a, at, work, plan, share, second_share)
-
+    restore_control(control)
 
 LOOPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "advance": (advance, ("push",)),
