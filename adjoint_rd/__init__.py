@@ -18,8 +18,6 @@ from .grid import Grid
 from .models import Model
 from .simulation import Gradient, Run, Simulation, SteadyRun, Tangent
 
-
-
 # What is imported when it is first used: the rest of SciPy, matplotlib and the like stay out of `import adjoint_rd`.
 _LATER = {
     "Objective": "objective",

@@ -1,7 +1,8 @@
 """Checkpoint schedules: the order in which a gradient stores, recomputes and reverses steps.
 
 A schedule is a generator of actions and knows nothing of the physics. There is one working state (its step is what the
-last `Advance` or `Restore` left), one segment buffer of consecutive states, and numbered slots that each keep one state.
+last `Advance` or `Restore` left), one segment buffer of consecutive states, and numbered slots that each keep one
+state.
 
     Store(slot)             copy the working state to a slot
     Restore(slot)           copy a slot to the working state
@@ -9,9 +10,9 @@ last `Advance` or `Restore` left), one segment buffer of consecutive states, and
     Record(first, last)     the states first..last land in the segment buffer, from the working state at `first`
     Reverse(last, first)    the adjoint goes back from step `last` to `first`, which the segment buffer holds
 
-Steps are grouped into segments, which are recorded and reversed as a whole; the slots hold segment starts. With a slot for
-every segment each step is taken twice at most. With fewer, segments are placed binomially (Revolve), which takes the
-fewest steps possible for the number of slots.
+Steps are grouped into segments, which are recorded and reversed as a whole; the slots hold segment starts. With a
+slot for every segment each step is taken twice at most. With fewer, segments are placed binomially (Revolve), which
+takes the fewest steps possible for the number of slots.
 
 Source: A. Griewank, A. Walther, ACM Trans. Math. Softw. 26 (2000) 19 (Algorithm 799), Eqs. (1)-(5).
 """
@@ -172,15 +173,16 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
     Parameters
     ----------
     checkpoints : "auto", "all", "disk" or int
-        "all" keeps every state. A number n keeps n states in slots and at most n + 1 in the segment buffer. "auto" keeps
-        all if that takes at most 128 MB, else about sqrt(steps) states in slots and buffer each, or fewer, placed
+        "all" keeps every state. A number n keeps n states in slots and at most n + 1 in the segment buffer. "auto"
+        keeps all if that takes at most 128 MB, else about sqrt(steps) states in slots and buffer each, or fewer, placed
         binomially, if memory is short. "disk" is like "auto", with the slots in a temporary file.
     steps : int
         Steps of the run.
     state_bytes : int
         Memory of one state.
     available : float, optional
-        Bytes that may be used; by default what `available_bytes` finds, looked at only for runs that need 128 MB or more.
+        Bytes that may be used; by default what `available_bytes` finds, looked at only for runs that need 128 MB or
+        more.
 
     Raises
     ------
@@ -195,7 +197,9 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
         if checkpoints != "disk" and (steps + 1) * state_bytes <= STORE_ALL_BYTES:
             return Schedule(steps, max(steps, 1), 0)
     elif check_count("checkpoints", checkpoints, 1) > max(steps, 1):
-        raise CheckpointError(f"checkpoints={checkpoints} is more than the run's {steps} steps; 'all' keeps every state.")
+        raise CheckpointError(
+            f"checkpoints={checkpoints} is more than the run's {steps} steps; 'all' keeps every state."
+        )
     budget = MEMORY_SHARE * (available_bytes() if available is None else available)
     root = isqrt(max(steps - 1, 0)) + 1
     if checkpoints == "all":

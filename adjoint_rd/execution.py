@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +24,7 @@ CHUNK_SECONDS = 0.15  # Ctrl-C and progress wait for the end of a chunk
 FIRST_CHUNK_VALUES = 4e6  # array values to update before the speed is known: some 10 ms
 VALUES_PER_THREAD = 8192  # below this, two threads that meet after each step gain nothing
 CALL_VALUES_PER_THREAD = 1_000_000  # below this, waking a thread costs more than it gains
+
 
 def available_threads() -> int:
     """The processors that this process may use."""
@@ -52,7 +53,7 @@ class _Crew:
                 helper.result()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _crew(process: int, helpers: int) -> _Crew:
     # One per process: a forked child must not wait for threads that only its parent has.
     return _Crew(helpers)
@@ -77,9 +78,7 @@ class Executor:
     Not to be used by two threads at once: hold `lock`.
     """
 
-    def __init__(
-        self, model: Model, grid: Grid, scheme: ModuleType, dtype: np.dtype, dt: float, threads: int | None
-    ):
+    def __init__(self, model: Model, grid: Grid, scheme: ModuleType, dtype: np.dtype, dt: float, threads: int | None):
         self.model = model
         self.grid = grid
         self.scheme = scheme
@@ -114,7 +113,12 @@ class Executor:
         """A reused array of one flat state, or of `count` of them; what it held before is undefined."""
         shape = self.flat_shape if count is None else (count, *self.flat_shape)
         have = self._buffers.get(name)
-        if have is not None and have.ndim == len(shape) and have.shape[-3:] == self.flat_shape and len(have) >= shape[0]:
+        if (
+            have is not None
+            and have.ndim == len(shape)
+            and have.shape[-3:] == self.flat_shape
+            and len(have) >= shape[0]
+        ):
             return have if count is None else have[:count]
         self._buffers.pop(name, None)  # free it before the larger one is made
         self._buffers[name] = np.zeros(shape, self.dtype)
@@ -175,7 +179,9 @@ class Executor:
             return self._no_fields if not fielded else np.zeros((self._P, *self.flat_shape[1:]), self.dtype)
         fields = np.zeros((self._P, *self.flat_shape[1:]), self.dtype)
         for i in fielded:
-            fields[i] = np.reshape(np.broadcast_to(params.get(self.model.parameters[i], 0.0), self.grid.shape), fields.shape[1:])
+            fields[i] = np.reshape(
+                np.broadcast_to(params.get(self.model.parameters[i], 0.0), self.grid.shape), fields.shape[1:]
+            )
         return fields
 
     def sums(self, fielded: tuple[int, ...]) -> "Sums":
@@ -196,7 +202,9 @@ class Executor:
 
         self._in_chunks(chunk, steps, 1, progress)
 
-    def record(self, states: np.ndarray, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None) -> None:
+    def record(
+        self, states: np.ndarray, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None
+    ) -> None:
         """Fill states[1..steps] from states[0]."""
         loop = self._loop("record", fielded)
         work = self._work()
@@ -215,9 +223,7 @@ class Executor:
 
         def chunk(done: int, count: int) -> None:
             to = last - done
-            self._together(
-                loop, (states, adjoint.current, adjoint.other, work, plan), (to - count, to), [sums], count
-            )
+            self._together(loop, (states, adjoint.current, adjoint.other, work, plan), (to - count, to), [sums], count)
             adjoint.took(count)
 
         self._in_chunks(chunk, last - first, 2, progress)
@@ -238,7 +244,13 @@ class Executor:
         self._in_chunks(chunk, steps, 2, progress)
 
     def record_tangent(
-        self, states: np.ndarray, tangents: np.ndarray, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None
+        self,
+        states: np.ndarray,
+        tangents: np.ndarray,
+        plan: Plan,
+        fielded: tuple[int, ...],
+        steps: int,
+        progress: Any = None,
     ) -> None:
         """Fill states[1..steps] and tangents[1..steps]."""
         loop = self._loop("record_tangent", fielded)

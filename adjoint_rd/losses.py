@@ -1,8 +1,9 @@
 """Losses: a number from a state, and its derivative (the seed of the adjoint).
 
-A loss has ``value(y)``, ``seed(y) = dL/dy`` and ``seed_tangent(y, t)``, the derivative of the seed along ``t`` (only Hessian
-products need it). ``y`` and what is returned have the shape ``(S, *shape)``. Values are summed in float64. A loss of the
-squares of a misfit also has ``misfit(y)``, a vector m with ``value = |m|^2 / 2``, and ``misfit_tangent(y, t) = m_y t``.
+A loss has ``value(y)``, ``seed(y) = dL/dy`` and ``seed_tangent(y, t)``, the derivative of the seed along ``t`` (only
+Hessian products need it). ``y`` and what is returned have the shape ``(S, *shape)``. Values are summed in float64. A
+loss of the squares of a misfit also has ``misfit(y)``, a vector m with ``value = |m|^2 / 2``, and ``misfit_tangent(y,
+t) = m_y t``.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,9 @@ class L2:
             species = [check_count("species", s) for s in ([species] if single else species)]
             target = target[None] if single else target
             if len(target) != len(species):
-                raise InputError(f"target has {len(target)} species on its first axis, species={species} names {len(species)}.")
+                raise InputError(
+                    f"target has {len(target)} species on its first axis, species={species} names {len(species)}."
+                )
         sigma = np.asarray(sigma, dtype=np.float64)
         if not np.all(sigma > 0) or not np.all(np.isfinite(sigma)):
             raise InputError(f"sigma={sigma!r} must be positive and finite.")
@@ -70,7 +73,9 @@ class L2:
     def _observed(self, y: np.ndarray) -> np.ndarray:
         seen = y if self.species is None else y[self.species]
         if seen.shape != self._shape:
-            raise InputError(f"the target's shape {self._shape} does not fit the state's {seen.shape} (species, *shape).")
+            raise InputError(
+                f"the target's shape {self._shape} does not fit the state's {seen.shape} (species, *shape)."
+            )
         return seen
 
     def _spread(self, y: np.ndarray, observed: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Objective: a vector x for optimisers -> parameters -> a run -> a loss, and the derivatives back.
 
-``J(x) = loss(run(y0, p(x))) + penalty(p(x))`` with ``p = transform(x)``. Where a trial x is unstable or diverges, J is continued
-so that line searches back off; see `Objective`.
+``J(x) = loss(run(y0, p(x))) + penalty(p(x))`` with ``p = transform(x)``. Where a trial x is unstable or diverges, J
+is continued so that line searches back off; see `Objective`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Anchor:
-    """A point that stands for x: P(x) = used, with dP/dx = `slope` (diagonal), and the added weight * |x - used|^2 / 2."""
+    """A point that stands for x: P(x) = used, with dP/dx = `slope` (diagonal), and the added weight * |x - used|^2 /
+    2."""
 
     used: np.ndarray
     slope: np.ndarray
@@ -61,10 +62,11 @@ class Objective:
     penalty : optional
         See `adjoint_rd.penalties`.
     on_unstable : {"continue", "raise"}
-        What a trial that is unstable (dt above the `certain` limit) or diverges gives. "raise": the error. "continue": a
-        finite value, larger than that of the last good point, with a consistent gradient. Outside the box of stable
-        diffusivities (see `bounds`) it is the value at the nearest point of the box plus a quadratic in the distance; if
-        the run diverges all the same, at a point on the way back to the last good x. Each such trial is noted in `log`.
+        What a trial that is unstable (dt above the `certain` limit) or diverges gives. "raise": the error. "continue":
+        a finite value, larger than that of the last good point, with a consistent gradient. Outside the box of stable
+        diffusivities (see `bounds`) it is the value at the nearest point of the box plus a quadratic in the distance;
+        if the run diverges all the same, at a point on the way back to the last good x. Each such trial is noted in
+        `log`.
     checkpoints : "auto", "all" or int
         As in `Simulation.gradient`.
 
@@ -118,7 +120,9 @@ class Objective:
 
     # Parameters <-> vector
 
-    def _check_free(self, free: Any, fixed: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]:
+    def _check_free(
+        self, free: Any, fixed: Mapping[str, Any]
+    ) -> tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]:
         names = self.sim.model.names
         if isinstance(free, str):
             free = (free,)
@@ -128,8 +132,8 @@ class Objective:
         for name in (*free, *fixed):
             if name not in names and not (name == "initial" and name in free):
                 raise InputError(
-                    f"{'free' if name in free else 'fixed'} has {name!r}, which {self.sim.model.name} does not know; its "
-                    f"parameters are {', '.join(names)}.{did_you_mean(name, (*names, 'initial'))}"
+                    f"{'free' if name in free else 'fixed'} has {name!r}, which {self.sim.model.name} does not know; "
+                    f"its parameters are {', '.join(names)}.{did_you_mean(name, (*names, 'initial'))}"
                 )
         if len(set(free)) < len(free):
             raise InputError(f"free={free!r} names something twice.")
@@ -155,17 +159,24 @@ class Objective:
         """Return the vector x of the given values of the free parameters (``initial`` defaults to y0)."""
         for name in values:
             if name not in self.free:
-                raise InputError(f"pack got {name!r}, which is not free; free is {', '.join(self.free)}.{did_you_mean(name, self.free)}")
+                raise InputError(
+                    f"pack got {name!r}, which is not free; free is {', '.join(self.free)}."
+                    f"{did_you_mean(name, self.free)}"
+                )
         x = np.empty(self.size)
         for name in self.free:
             if name not in values and name != "initial":
                 raise InputError(f"pack lacks {name!r}; free is {', '.join(self.free)}.")
             value = np.asarray(values.get(name, self.y0), dtype=np.float64)
             if value.ndim and value.shape != self._shapes[name]:
-                raise InputError(f"pack got {name!r} of shape {value.shape}; it is free with shape {self._shapes[name]}.")
+                raise InputError(
+                    f"pack got {name!r} of shape {value.shape}; it is free with shape {self._shapes[name]}."
+                )
             transform = self.transforms[name]
             if not np.all(np.isfinite(value)) or not transform.accepts(value):
-                raise InputError(f"pack got {name}={values.get(name)!r}; it must be {transform.requirement} for its transform.")
+                raise InputError(
+                    f"pack got {name}={values.get(name)!r}; it must be {transform.requirement} for its transform."
+                )
             x[self.blocks[name]] = np.ravel(np.broadcast_to(transform.inverse(value), self._shapes[name]))
         return x
 
@@ -216,6 +227,7 @@ class Objective:
     # Values and derivatives
 
     def __call__(self, x: Any) -> float:
+        """J(x)."""
         return self.value(x)
 
     def value(self, x: Any) -> float:
@@ -296,7 +308,9 @@ class Objective:
         """dm/dx, one tangent run for each column; no trajectory is stored."""
         x = self._check_x(x)
         if self.size > MOST_COLUMNS:
-            raise InputError(f"misfit_jacobian needs one run for each of the {self.size} items of x; use grad and hessp.")
+            raise InputError(
+                f"misfit_jacobian needs one run for each of the {self.size} items of x; use grad and hessp."
+            )
         m, anchor = self._at(x, "misfit", self._misfit)
         if anchor is None:
             return self._misfit_columns(x)
@@ -364,8 +378,8 @@ class Objective:
         Returns
         -------
         Objective
-            With ``steps=window`` and ``window=None``. Observations before the window are left out. If "initial" is free,
-            it is the window's first state there.
+            With ``steps=window`` and ``window=None``. Observations before the window are left out. If "initial" is
+            free, it is the window's first state there.
         """
         if self.window is None:
             return self
@@ -476,7 +490,10 @@ class SumObjective:
         """The intersection of the objectives' bounds."""
         stacked = np.array([each.bounds for each in self.objectives], dtype=float)
         low, high = np.fmax.reduce(stacked[..., 0]), np.fmin.reduce(stacked[..., 1])
-        return [(None if np.isnan(a) else float(a), None if np.isnan(b) else float(b)) for a, b in zip(low, high, strict=True)]
+        return [
+            (None if np.isnan(a) else float(a), None if np.isnan(b) else float(b))
+            for a, b in zip(low, high, strict=True)
+        ]
 
     @property
     def log(self) -> list[Trial]:
@@ -488,6 +505,7 @@ class SumObjective:
         return self.objectives[0].unpack(x)
 
     def __call__(self, x: Any) -> float:
+        """J(x)."""
         return self.value(x)
 
     def value(self, x: Any) -> float:
@@ -523,8 +541,8 @@ class SumObjective:
 def standard_errors(obj: Any, x: Any) -> dict[str, Any]:
     """Standard errors of the free parameters at a minimum x, from the inverse Hessian.
 
-    For a loss that is minus the log-likelihood (L2 with `sigma` the noise), ``cov(x) = H^-1``; the errors are taken from x
-    to the parameters' units by the slope of the transform.
+    For a loss that is minus the log-likelihood (L2 with `sigma` the noise), ``cov(x) = H^-1``; the errors are taken
+    from x to the parameters' units by the slope of the transform.
 
     Parameters
     ----------

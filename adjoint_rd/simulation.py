@@ -3,11 +3,12 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from . import batch, checkpoint, initial, losses, models, schemes, stability
+from . import batch, checkpoint, initial, losses, models, schemes, stability, sweeps
 from .errors import (
     BackendError,
     DivergenceError,
@@ -17,7 +18,7 @@ from .errors import (
     check_choice,
     check_count,
 )
-from .execution import Executor, Pair, Sums, available_threads
+from .execution import Executor, available_threads
 from .grid import Grid
 
 DTYPES = ("float64", "float32")
@@ -204,6 +205,7 @@ class Simulation:
             raise InputError(
                 f"the rest state of {self.model.name} depends on {error}; give params= to initial_state."
             ) from None
+        options.setdefault("clip", self.model.clip)
         return initial.make(kind, self.grid.shape, rest, seed, rng, **options).astype(self.dtype)
 
     def check_params(self, params: Mapping[str, Any], argument: str = "params") -> dict[str, Any]:
@@ -250,7 +252,9 @@ class Simulation:
                 f"the species {', '.join(self.model.species)} first, then the grid."
             )
         if np.ma.isMaskedArray(state) and np.ma.is_masked(state):
-            raise InputError(f"{argument} is masked; states have no holes. Fill it first, for example with the rest state.")
+            raise InputError(
+                f"{argument} is masked; states have no holes. Fill it first, for example with the rest state."
+            )
         _check_finite(argument, array)
         return np.ascontiguousarray(array, dtype=self.dtype)
 
@@ -283,8 +287,8 @@ class Simulation:
         outlook = "every run grows without bound" if name == "certain" else "blow-up is possible"
         other = "" if self.scheme_name == "rk4" else " A higher-order scheme='rk4' allows 1.39 times as much."
         return (
-            f"dt={self.dt:g} exceeds {limit:.4g}, the '{name}' limit of {self.scheme_name} in {self.grid.ndim}-D, where "
-            f"{outlook}: {reason}; {fractions}. Use dt <= {limit:.4g} or a coarser spacing.{other}"
+            f"dt={self.dt:g} exceeds {limit:.4g}, the '{name}' limit of {self.scheme_name} in {self.grid.ndim}-D, "
+            f"where {outlook}: {reason}; {fractions}. Use dt <= {limit:.4g} or a coarser spacing.{other}"
         )
 
     # Runs
@@ -349,14 +353,12 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self._plan(params)
             state = self.executor.pair("state", y0)
-            for n, (before, mark) in enumerate(zip(marks, marks[1:], strict=False), start=1):
+            for n, (before, mark) in enumerate(pairwise(marks), start=1):
                 self.executor.advance(state, plan, fielded, mark - before, progress)
                 saved[n] = state.current.reshape(self.state_shape)
                 if not _finite(saved[n]):
                     self._diverged(saved[n - 1], params, before, mark)
-        return Run(
-            saved[-1].copy(), saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name
-        )
+        return Run(saved[-1].copy(), saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name)
 
     def run_to_steady(
         self,
@@ -432,8 +434,8 @@ class Simulation:
         loss : loss
             Of the final state, or a `losses.Trajectory` of states at several steps. For a batch, one or a list of B.
         window : int, optional
-            Go back through the last `window` steps only, with the state before them held fixed: this is not the gradient
-            of the whole value. None: all steps.
+            Go back through the last `window` steps only, with the state before them held fixed: this is not the
+            gradient of the whole value. None: all steps.
         checkpoints : "auto", "all", "disk" or int
             See `adjoint_rd.checkpoint.choose`. All give the same numbers, to the last bit.
 
@@ -453,8 +455,8 @@ class Simulation:
             options: dict[str, Any] = dict(steps=steps, window=window, checkpoints=checkpoints)
             found = self._in_batch(
                 [
-                    lambda sim, report, y=y, p=p, l=l: sim.gradient(y, p, l, progress=report, **options)
-                    for (y, p), l in zip(members, each_loss, strict=True)
+                    lambda sim, report, y=y, p=p, one=one: sim.gradient(y, p, one, progress=report, **options)
+                    for (y, p), one in zip(members, each_loss, strict=True)
                 ],
                 progress,
             )
@@ -473,68 +475,21 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self._plan(params)
             value, first = self._before_window(y0, params, plan, fielded, observed, start, progress)
-            sums = self.executor.sums(fielded)
-            inside = {step - start: each for step, each in observed.items() if step >= start}
-            slots = self.executor.slots(schedule.slots, on_disk=isinstance(checkpoints, str) and checkpoints == "disk")
-            adjoint, more = self._reverse_sweep(first, params, plan, sums, inside, schedule, slots, start, progress)
-            initial_gradient = adjoint.current.reshape(self.state_shape).copy()
-        return Gradient(value + more, sums.gradient(), initial_gradient)
-
-    def _reverse_sweep(
-        self,
-        first: np.ndarray,
-        params: dict[str, Any],
-        plan: Any,
-        sums: Sums,
-        observed: dict[int, Any],
-        schedule: checkpoint.Schedule,
-        slots: np.ndarray,
-        offset: int,
-        progress: Progress | None,
-    ) -> tuple[Pair, float]:
-        run = self.executor
-        values: list[float] = []
-        states = run.buffer("states", schedule.buffer_states)
-        state = run.pair("state", first)
-        adjoint = run.pair("adjoint", np.zeros(self.state_shape, self.dtype))
-        recorded_from = 0
-
-        def seed(step: int) -> None:
-            if step in observed:
-                y = states[step - recorded_from].reshape(self.state_shape)
-                values.append(self._value(observed[step], y, step + offset))
-                adjoint.current += self._seed(observed[step], y, step + offset).reshape(run.flat_shape)
-
-        def check(at: np.ndarray, since: np.ndarray, before: int, after: int) -> None:
-            if not _finite(at):
-                self._diverged(since, params, before + offset, after + offset)
-
-        for action in schedule.actions():
-            match action:
-                case checkpoint.Store(slot):
-                    np.copyto(slots[slot], state.current)
-                case checkpoint.Restore(slot):
-                    np.copyto(state.current, slots[slot])
-                case checkpoint.Advance(begin, end):
-                    since = state.current.copy()
-                    run.advance(state, plan, sums.fielded, end - begin, progress)
-                    check(state.current, since, begin, end)
-                case checkpoint.Record(begin, end):
-                    np.copyto(states[0], state.current)
-                    recorded_from = begin
-                    run.record(states, plan, sums.fielded, end - begin, progress)
-                    check(states[end - begin], states[0], begin, end)
-                case checkpoint.Reverse(end, begin):
-                    marks = [end, *sorted((s for s in observed if begin < s < end), reverse=True), begin]
-                    if end == schedule.steps:
-                        seed(end)
-                    for later, earlier in zip(marks, marks[1:], strict=False):
-                        run.reverse(states, adjoint, plan, sums, earlier - begin, later - begin, progress)
-                        seed(earlier)
-        if schedule.steps == 0:
-            np.copyto(states[0], state.current)
-            seed(0)
-        return adjoint, float(np.sum(values[::-1]))
+            sweep = sweeps.GradientSweep(
+                self.executor,
+                plan,
+                fielded,
+                schedule,
+                self.executor.slots(schedule.slots, on_disk=isinstance(checkpoints, str) and checkpoints == "disk"),
+                first,
+                {step - start: each for step, each in observed.items() if step >= start},
+                *self._hooks(params, start),
+                progress,
+            )
+            sweeps.follow(schedule, sweep.observed, sweep)
+            initial_gradient = sweep.adjoint.current.reshape(self.state_shape).copy()
+        # Summed from the first observation to the last, in whatever order the schedule met them.
+        return Gradient(sum(sweep.values[::-1], start=value), sweep.sums.gradient(), initial_gradient)
 
     def tangent(
         self,
@@ -650,86 +605,23 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self._plan(params, direction)
             _, first = self._before_window(y0, params, plan, fielded, {}, start, progress)
-            inside = {step - start: each for step, each in observed.items() if step >= start}
-            return self._second_sweep(first, t0, params, plan, fielded, inside, steps - start, start, progress)
-
-    def _second_sweep(
-        self,
-        first: np.ndarray,
-        t0: np.ndarray,
-        params: dict[str, Any],
-        plan: Any,
-        fielded: tuple[int, ...],
-        observed: dict[int, Any],
-        steps: int,
-        offset: int,
-        progress: Progress | None,
-    ) -> Gradient:
-        # Two levels, as in checkpoint.Schedule, with a tangent beside each state.
-        run = self.executor
-        schedule = checkpoint.choose("auto", steps, 2 * first.nbytes)
-        states, tangents = run.buffer("states", schedule.buffer_states), run.buffer("tangents", schedule.buffer_states)
-        slots, tangent_slots = run.buffer("slots", schedule.slots), run.buffer("tangent_slots", schedule.slots)
-        zero = np.zeros(self.state_shape, self.dtype)
-        state, tangent = run.pair("state", first), run.pair("tangent", t0)
-        adjoint, adjoint_tangent = run.pair("adjoint", zero), run.pair("adjoint_tangent", zero)
-        sums, sums_tangent = run.sums(fielded), run.sums(fielded)
-        values: list[float] = []
-        recorded_from = 0
-
-        def seed(step: int) -> None:
-            if step in observed:
-                y = states[step - recorded_from].reshape(self.state_shape)
-                t = tangents[step - recorded_from].reshape(self.state_shape)
-                a = self._seed(observed[step], y, step + offset)
-                values.append(float(np.sum(a * t, dtype=np.float64)))
-                adjoint.current += a.reshape(run.flat_shape)
-                adjoint_tangent.current += np.reshape(observed[step].seed_tangent(y, t), run.flat_shape)
-
-        for action in schedule.actions():
-            match action:
-                case checkpoint.Store(slot):
-                    np.copyto(slots[slot], state.current)
-                    np.copyto(tangent_slots[slot], tangent.current)
-                case checkpoint.Restore(slot):
-                    np.copyto(state.current, slots[slot])
-                    np.copyto(tangent.current, tangent_slots[slot])
-                case checkpoint.Advance(begin, end):
-                    run.advance_tangent(state, tangent, plan, fielded, end - begin, progress)
-                case checkpoint.Record(begin, end):
-                    np.copyto(states[0], state.current)
-                    np.copyto(tangents[0], tangent.current)
-                    recorded_from = begin
-                    run.record_tangent(states, tangents, plan, fielded, end - begin, progress)
-                    if not _finite(states[end - begin]):
-                        self._diverged(first, params, offset, end + offset)
-                case checkpoint.Reverse(end, begin):
-                    marks = [end, *sorted((s for s in observed if begin < s < end), reverse=True), begin]
-                    if end == schedule.steps:
-                        seed(end)
-                    for later, earlier in zip(marks, marks[1:], strict=False):
-                        run.reverse_second(
-                            states,
-                            tangents,
-                            adjoint,
-                            adjoint_tangent,
-                            plan,
-                            sums,
-                            sums_tangent,
-                            earlier - begin,
-                            later - begin,
-                            progress,
-                        )
-                        seed(earlier)
-        if steps == 0:
-            np.copyto(states[0], state.current)
-            np.copyto(tangents[0], tangent.current)
-            seed(0)
-        return Gradient(
-            float(np.sum(values)),
-            sums_tangent.gradient(),
-            adjoint_tangent.current.reshape(self.state_shape).copy(),
-        )
+            schedule = checkpoint.choose("auto", steps - start, 2 * y0.nbytes)
+            sweep = sweeps.HessianSweep(
+                self.executor,
+                plan,
+                fielded,
+                schedule,
+                self.executor.buffer("slots", schedule.slots),
+                first,
+                {step - start: each for step, each in observed.items() if step >= start},
+                *self._hooks(params, start),
+                progress,
+                tangent_slots=self.executor.buffer("tangent_slots", schedule.slots),
+                tangent=t0,
+            )
+            sweeps.follow(schedule, sweep.observed, sweep)
+            initial_product = sweep.adjoint_tangent.current.reshape(self.state_shape).copy()
+        return Gradient(sum(sweep.values[::-1]), sweep.sums_tangent.gradient(), initial_product)
 
     # Helpers
 
@@ -765,8 +657,8 @@ class Simulation:
         except KeyError as error:
             # Walls that move with a parameter would add a term to its gradient.
             raise InputError(
-                f"the rest state of {self.model.name} depends on {error}, so it cannot be the default value of Dirichlet "
-                "walls; give Grid(..., wall=...) one number per species."
+                f"the rest state of {self.model.name} depends on {error}, so it cannot be the default value of "
+                "Dirichlet walls; give Grid(..., wall=...) one number per species."
             ) from None
 
     def _check_direction(self, params: dict[str, Any], direction: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -809,24 +701,34 @@ class Simulation:
             if not _finite(state.current):
                 self._diverged(since, params, before, mark)
             if mark < start:
-                value += self._value(observed[mark], state.current.reshape(self.state_shape), mark)
+                value += self._value(observed[mark], mark, state.current.reshape(self.state_shape))
             before = mark
         return value, state.current.reshape(self.state_shape).copy()
 
+    def _hooks(self, params: dict[str, Any], offset: int) -> tuple[Any, Any]:
+        """What a sweep whose step 0 is step `offset` of the run does with losses, and with states to be checked."""
+
+        def evaluate(loss: Any, step: int, y: np.ndarray) -> tuple[float, np.ndarray]:
+            seed = np.asarray(loss.seed(y))
+            if seed.shape != self.state_shape:
+                raise InputError(
+                    f"the loss at step {step + offset} returned a seed of shape {seed.shape}; it must be "
+                    f"{self.state_shape}."
+                )
+            return self._value(loss, step + offset, y), seed
+
+        def check(state: np.ndarray, since: np.ndarray, first: int, last: int) -> None:
+            if not _finite(state):
+                self._diverged(since, params, first + offset, last + offset)
+
+        return evaluate, check
+
     @staticmethod
-    def _value(loss: Any, y: np.ndarray, step: int) -> float:
+    def _value(loss: Any, step: int, y: np.ndarray) -> float:
         value = loss.value(y)
         if np.ndim(value) or not isinstance(value, (float, int, np.floating, np.integer)):
             raise InputError(f"the loss at step {step} returned {value!r}; value(y) must return one number.")
         return float(value)
-
-    def _seed(self, loss: Any, y: np.ndarray, step: int) -> np.ndarray:
-        seed = np.asarray(loss.seed(y))
-        if seed.shape != self.state_shape:
-            raise InputError(
-                f"the loss at step {step} returned a seed of shape {seed.shape}; it must be {self.state_shape}."
-            )
-        return seed
 
     def _diverged(self, start: np.ndarray, params: dict[str, Any], first: int, last: int) -> None:
         """Raise a `DivergenceError` for a run that is finite at step `first` (state `start`) and not at `last`."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from scipy import linalg, sparse
+from scipy import fft, linalg, sparse
 from scipy.sparse.linalg import splu
 
 from .errors import InputError
@@ -452,3 +452,65 @@ def check_cells(grid: Grid, most: int, what: str) -> None:
     """Refuse a grid that is too large for a direct solver."""
     if grid.size > most:
         raise InputError(f"{what} on {grid.size} cells needs too much memory for a direct solver; at most {most} cells.")
+
+
+# Fast transforms
+
+
+class Spectral:
+    """The eigenvectors of the grid's Laplacian as fast transforms: `forth`, `back`, and the eigenvalues `lam` <= 0.
+
+    Periodic axes take the Fourier transform, Neumann the cosine and Dirichlet the sine transform of type 2, which make
+    the star diagonal: ``lam = -sum_i 4/h_i^2 sin^2(theta_i / 2)``.
+    """
+
+    def __init__(self, grid: Grid):
+        self.grid = grid
+        self._real_first = all(kind == "periodic" for kind in grid.boundary)
+        lam = np.zeros((1,) * grid.ndim)
+        for axis, (n, h, kind) in enumerate(zip(grid.shape, grid.spacing, grid.boundary, strict=True)):
+            if kind == "periodic":
+                last = self._real_first and axis == grid.ndim - 1
+                theta = 2.0 * np.pi * (np.arange(n // 2 + 1) if last else np.arange(n)) / n
+            else:
+                theta = np.pi * (np.arange(n) + (kind == "dirichlet")) / n
+            shaped = [1] * grid.ndim
+            shaped[axis] = theta.size
+            lam = lam - (4.0 / h**2 * np.sin(theta / 2.0) ** 2).reshape(shaped)
+        self.lam = lam
+
+    def forth(self, a: np.ndarray) -> np.ndarray:
+        """The coefficients of a field (..., *shape)."""
+        axes = tuple(range(a.ndim - self.grid.ndim, a.ndim))
+        if self._real_first:
+            return fft.rfftn(a, axes=axes)
+        for axis, kind in zip(axes, self.grid.boundary, strict=True):
+            if kind == "neumann":
+                a = fft.dct(a, axis=axis)
+            elif kind == "dirichlet":
+                a = fft.dst(a, axis=axis)
+        for axis, kind in zip(axes, self.grid.boundary, strict=True):
+            if kind == "periodic":
+                a = fft.fft(a, axis=axis)
+        return a
+
+    def back(self, a: np.ndarray) -> np.ndarray:
+        """The field of these coefficients."""
+        axes = tuple(range(a.ndim - self.grid.ndim, a.ndim))
+        if self._real_first:
+            return fft.irfftn(a, s=self.grid.shape, axes=axes)
+        for axis, kind in zip(axes, self.grid.boundary, strict=True):
+            if kind == "periodic":
+                a = fft.ifft(a, axis=axis)
+        a = np.real(a)
+        for axis, kind in zip(axes, self.grid.boundary, strict=True):
+            if kind == "neumann":
+                a = fft.idct(a, axis=axis)
+            elif kind == "dirichlet":
+                a = fft.idst(a, axis=axis)
+        return a
+
+    def apply(self, a: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """The field times `factor`, a function of `lam`, in the space of coefficients."""
+        return self.back(self.forth(a) * factor)
+

@@ -1,7 +1,7 @@
 """A-priori limits on the time step of an explicit scheme, each a number with a reason.
 
-With K the largest eigenvalue of minus the discrete Laplacian (``sum_i 4/h_i^2`` for even grids) and z* the length of the real
-axis on which the scheme is stable (2 for Euler, 2.785 for RK4):
+With K the largest eigenvalue of minus the discrete Laplacian (``sum_i 4/h_i^2`` for even grids) and z* the length of
+the real axis on which the scheme is stable (2 for Euler, 2.785 for RK4):
 
     certain   The highest mode of the rest state obeys ``x_t = (J - K D) x`` with J = R_s at the rest state. Beyond
               ``z* / |eigenvalue|`` it grows in every step, whatever the pattern. Where J is diagonal, as for

@@ -1,9 +1,9 @@
 """Transforms between an optimiser's variable x and a parameter p, elementwise.
 
-    none      p = x
-    log       p = exp(x)                       p > 0
-    softplus  p = log(1 + exp(x))              p > 0, linear for large x
-    sigmoid   p = scale / (1 + exp(-x))        0 < p < scale
+none      p = x
+log       p = exp(x)                       p > 0
+softplus  p = log(1 + exp(x))              p > 0, linear for large x
+sigmoid   p = scale / (1 + exp(-x))        0 < p < scale
 """
 
 from dataclasses import dataclass
@@ -149,6 +149,8 @@ def get(transform: Any, argument: str = "transform") -> Any:
         if not (np.isfinite(scale) and scale > 0):
             raise InputError(f"{argument}={transform!r}: the scale of a sigmoid must be positive.")
         return Sigmoid(scale)
-    if all(callable(getattr(transform, name, None)) for name in ("forward", "inverse", "slope", "curvature", "accepts")):
+    if all(
+        callable(getattr(transform, name, None)) for name in ("forward", "inverse", "slope", "curvature", "accepts")
+    ):
         return transform
     raise InputError(f"{argument}={transform!r} must be None, {', '.join(map(repr, _NAMED))} or ('sigmoid', scale).")

@@ -8,8 +8,8 @@
 
 A report has `passed`, its numbers, and ``str(report)`` in words. With a window, all are about ``obj.freeze(x)``.
 
-Sources: W. Squire, G. Trapp, SIAM Rev. 40 (1998) 110 (complex step); P. E. Farrell et al., SIAM J. Sci. Comput. 35 (2013) C369,
-section 6 (Taylor remainders as a test of adjoints).
+Sources: W. Squire, G. Trapp, SIAM Rev. 40 (1998) 110 (complex step); P. E. Farrell et al., SIAM J. Sci. Comput. 35
+(2013) C369, section 6 (Taylor remainders as a test of adjoints).
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,8 @@ class Row:
 
     def __str__(self) -> str:
         verdict = "ok" if self.passed else "WRONG"
-        return f"  {self.name:<28} {self.claimed: .12e} {self.found: .12e}  {self.error:8.1e} <= {self.limit:7.0e}  {verdict}"
+        error = f"{self.error:8.1e} <= {self.limit:7.0e}"
+        return f"  {self.name:<28} {self.claimed: .12e} {self.found: .12e}  {error}  {verdict}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ def model(model: Any, *, params: Mapping[str, float] | None = None, points: int 
     h = 1e-30
 
     def along(function: Callable[..., Any], *last: Any) -> tuple[np.ndarray, ...]:
-        moved = function(tuple(x + 1j * h * d for x, d in zip(s, t, strict=True)), tuple(x + 1j * h * d for x, d in zip(p, dp, strict=True)), *last)
+        moved = function(
+            tuple(x + 1j * h * d for x, d in zip(s, t, strict=True)),
+            tuple(x + 1j * h * d for x, d in zip(p, dp, strict=True)),
+            *last,
+        )
         return tuple(np.imag(np.broadcast_to(value, points)) / h for value in moved)
 
     def unit(n: int, i: int) -> tuple[np.ndarray, ...]:
@@ -237,7 +242,13 @@ def _promoting(model: models.Model) -> list[str]:
 
 
 def dot_product(
-    sim: Simulation, y0: Any, params: Mapping[str, Any], *, steps: int = 50, rng: Any = 0, tolerance: float | None = None
+    sim: Simulation,
+    y0: Any,
+    params: Mapping[str, Any],
+    *,
+    steps: int = 50,
+    rng: Any = 0,
+    tolerance: float | None = None,
 ) -> Report:
     """Compare <a, J t> with <J^T a, t> for random a and t: one row per parameter and one for the initial state.
 
@@ -387,9 +398,9 @@ def finite_difference(
 def complex_step(obj: Any, x: Any, *, rng: Any = 0, tolerance: float | None = None) -> Report:
     """Compare the gradient with complex steps through the model's own functions on NumPy arrays.
 
-    The run is repeated with ``p + i h dp`` and ``y0 + i h dy0``, h = 1e-30, in a plain NumPy form of the same grid and scheme:
-    the imaginary part over h is the tangent of the state to the last bit, without a difference. The loss enters by its
-    own `seed` (finite differences and Taylor remainders test that one).
+    The run is repeated with ``p + i h dp`` and ``y0 + i h dy0``, h = 1e-30, in a plain NumPy form of the same grid
+    and scheme: the imaginary part over h is the tangent of the state to the last bit, without a difference. The loss
+    enters by its own `seed` (finite differences and Taylor remainders test that one).
 
     Parameters
     ----------

@@ -1,9 +1,10 @@
 """Convergence orders, measured: 2 in space, 1 (Euler) and 4 (RK4) in time, for the state and for the gradient.
 
-Gray-Scott in one dimension on [0, 1], smooth initial state, loss ``0.5 integral v^2`` (each cell weighted by its volume, so that
-its value and gradient converge). In space the grid is refined threefold, so that cell centres coincide; successive
-differences give the order without an exact solution. In time the reference is RK4 with a much smaller step. A decaying
-cosine of a linear model, whose state and gradient are known in closed form, checks what all this converges to.
+Gray-Scott in one dimension on [0, 1], smooth initial state, loss ``0.5 integral v^2`` (each cell weighted by its
+volume, so that its value and gradient converge). In space the grid is refined threefold, so that cell centres
+coincide; successive differences give the order without an exact solution. In time the reference is RK4 with a much
+smaller step. A decaying cosine of a linear model, whose state and gradient are known in closed form, checks what all
+this converges to.
 
     python validation/convergence.py
 
@@ -111,7 +112,9 @@ def main():
     errors = closed_form()
     limit = 1e-3  # h^2 k^2 / 12 times the exponent
     failed |= max(errors.values()) > limit
-    print("closed form, relative errors: " + ", ".join(f"{k} {e:.1e}" for k, e in errors.items()) + f" (limit {limit:g})")
+    print(
+        "closed form, relative errors: " + ", ".join(f"{k} {e:.1e}" for k, e in errors.items()) + f" (limit {limit:g})"
+    )
     print("FAILED" if failed else "passed")
     return int(failed)
 

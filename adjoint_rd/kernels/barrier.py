@@ -7,7 +7,6 @@ memory, read in a spin loop that yields the processor when the others are late (
 
 import sys
 
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 

@@ -1,7 +1,7 @@
 """One grid point of a step, of its tangent, of its transpose and of the tangent of its transpose.
 
-A step of the fused kernels is ``y' = y + h (D Lap y + R(y; p))``; with ``identity = False`` the leading ``y +`` is left out
-and they give the rate. With J = R_s at y, primes for the later time and a dot for a tangent:
+A step of the fused kernels is ``y' = y + h (D Lap y + R(y; p))``; with ``identity = False`` the leading ``y +`` is
+left out and they give the rate. With J = R_s at y, primes for the later time and a dot for a tangent:
 
     push      y'    = y     + h (D Lap y + R(y; p))
     tangent   ydot' = ydot  + h (D Lap ydot + Ddot Lap y + J ydot + R_p pdot)
@@ -14,9 +14,9 @@ no second stencil is needed; b is what Dirichlet walls add to Lap y, a constant)
     pull      h (Lap a' y + b a')                        and h R_p^T a'
     second    h (Lap adot' y + Lap a' ydot + b adot')    and h (R_p^T adot' + (R_p^T)dot a')
 
-``values[i]`` holds the S values of the i-th input array at the point, ``laps`` the Laplacians of the inputs that need one, times
-h_ref^2. ``d = h D / h_ref^2`` absorbs the spacing, ``dd`` is its tangent. All are templates, see `specialise`: `species`,
-`identity`, `anisotropic`, `row_pairs`, `walls` and the model's functions are bound by name.
+``values[i]`` holds the S values of the i-th input array at the point, ``laps`` the Laplacians of the inputs that need
+one, times h_ref^2. ``d = h D / h_ref^2`` absorbs the spacing, ``dd`` is its tangent. All are templates, see
+`specialise`: `species`, `identity`, `anisotropic`, `row_pairs`, `walls` and the model's functions are bound by name.
 """
 
 from dataclasses import dataclass
@@ -36,9 +36,7 @@ def push_update(values, laps, p, dp, d, dd, h):
     y = values[0]
     ly = laps[0]
     r = reaction(y, p)
-    return tuple(
-        y[c] + (d[c] * ly[c] + h * r[c]) if identity else d[c] * ly[c] + h * r[c] for c in species
-    )
+    return tuple(y[c] + (d[c] * ly[c] + h * r[c]) if identity else d[c] * ly[c] + h * r[c] for c in species)
 
 
 def tangent_update(values, laps, p, dp, d, dd, h):
@@ -58,9 +56,7 @@ def pull_update(values, laps, p, dp, d, dd, h):
     a = values[1]
     la = laps[0]
     r = reaction_jt(values[0], p, a)
-    return tuple(
-        a[c] + (d[c] * la[c] + h * r[c]) if identity else d[c] * la[c] + h * r[c] for c in species
-    )
+    return tuple(a[c] + (d[c] * la[c] + h * r[c]) if identity else d[c] * la[c] + h * r[c] for c in species)
 
 
 def pull_diffusion(values, laps, b):
@@ -117,8 +113,8 @@ def second_kinetics(values, p, dp):
 class Operation:
     """What a kernel needs to know of one of the four: its inputs and its functions.
 
-    `inputs` counts the input arrays, `stencilled` says which of them need a Laplacian and `affine` which of these feel the
-    value of a Dirichlet wall (a tangent or an adjoint feels zero there). `needs` names the model's functions.
+    `inputs` counts the input arrays, `stencilled` says which of them need a Laplacian and `affine` which of these
+    feel the value of a Dirichlet wall (a tangent or an adjoint feels zero there). `needs` names the model's functions.
     """
 
     name: str

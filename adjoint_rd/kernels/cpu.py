@@ -1,15 +1,15 @@
 """Loop nests on the CPU: rows of a grid, tiles of rows, and compiled time loops.
 
 Arrays are seen as ``(S, rows, columns)``: the last axis of the grid is the columns, the others are flattened into rows
-(``plane`` rows to a plane in 3-D). A tile is up to `BLOCK` columns of one row. Tiles are numbered on the whole grid, and each
-has its own place in the sums of the gradient, so that results do not depend on how tiles are shared among threads.
+(``plane`` rows to a plane in 3-D). A tile is up to `BLOCK` columns of one row. Tiles are numbered on the whole grid,
+and each has its own place in the sums of the gradient, so that results do not depend on how tiles are shared among
+threads.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import njit
 
 from ..models import Model
@@ -22,8 +22,9 @@ BLOCK = 4096  # columns to a tile: the rows that a tile touches stay in the L1/L
 # Functions that only other compiled functions call need no wrappers for Python and C callers: half the compile time.
 INNER: dict[str, Any] = dict(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
-# Contraction (a fused multiply-add for a product and a sum) is deterministic. Reassociation is allowed in the row loops of
-# the transposes alone, where the one chain of additions is the sum over the row: it lets that sum use vector registers.
+# Contraction (a fused multiply-add for a product and a sum) is deterministic. Reassociation is allowed in the row
+# loops of the transposes alone, where the one chain of additions is the sum over the row: it lets that sum use vector
+# registers.
 POINT_FLAGS = {"contract"}
 SUM_FLAGS = {"reassoc", "contract"}
 
@@ -31,9 +32,9 @@ SUM_FLAGS = {"reassoc", "contract"}
 class Plan(NamedTuple):
     """The numbers that a kernel needs, prepared once for a parameter set.
 
-    coefficients: h, q0, q1, q2, dt, then d (S), p (P), wall values (S); `direction`: dd (S), dp (P), the tangent of d, p.
-    fields, field_direction: kinetic parameters that vary in space, (P, rows, columns) or (0, 0, 0) if there are none.
-    plane: rows to a plane.
+    coefficients: h, q0, q1, q2, dt, then d (S), p (P), wall values (S); `direction`: dd (S), dp (P), the tangent of
+    d, p. fields, field_direction: kinetic parameters that vary in space, (P, rows, columns) or (0, 0, 0) if there are
+    none. plane: rows to a plane.
     """
 
     coefficients: Any
@@ -108,7 +109,8 @@ def row(arrays, out, sums, fields, field_direction, field_sums, k, dk, plane, ti
     for i in fielded:
         f_[i] = fields[i, r, low:high]
         df_[i] = field_direction[i, r, low:high]
-        gf_[i] = field_sums[i, r, low:high]
+        if gradient:
+            gf_[i] = field_sums[i, r, low:high]
     for j in range(1, high - low - 1):
         p = tuple(f_[i][j] if i in fielded else p_[i] for i in kinetics)
         dp = tuple(df_[i][j] if i in fielded else dp_[i] for i in kinetics)
@@ -338,6 +340,7 @@ def reverse_second(states, tangents, a, b, at, bt, work, plan, share, second_sha
             second(y, t, b, bt, a, at, work, plan, share, second_share)
     restore_control(control)
 
+
 LOOPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "advance": (advance, ("push",)),
     "record": (record, ("push",)),
@@ -348,13 +351,15 @@ LOOPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _point(function: Callable[..., Any]) -> Any:
     """A scalar function of a model, compiled to be inlined by LLVM."""
     return njit(function, fastmath=POINT_FLAGS, **INNER)
 
 
-def sweep_kernel(operation: cells.Operation, model: Model, geometry: "Geometry", fielded: tuple[int, ...], identity: bool):
+def sweep_kernel(
+    operation: cells.Operation, model: Model, geometry: "Geometry", fielded: tuple[int, ...], identity: bool
+):
     """Compile (lazily) the sweep of one operation for a model on a kind of grid.
 
     Parameters
@@ -412,6 +417,7 @@ class Geometry(NamedTuple):
     anisotropic: bool
 
     def constants(self) -> dict[str, Any]:
+        """The names that templates see."""
         row_axes = {1: (), 2: (1,), 3: (0, 1)}[self.ndim]
         return dict(
             row_axes=row_axes,

@@ -1,8 +1,8 @@
 """Templates: ordinary Python functions that are written for any model and grid, and unrolled for one.
 
 Numba vectorises a loop only if its accumulators and array slices are separate scalars and variables, not elements of
-tuples. A template says ``for c in species`` and ``total_[c] += ...``; `build` turns that into one copy of the statement for
-each species, with ``total_0``, ``total_1`` as plain variables. What is rewritten, and nothing else:
+tuples. A template says ``for c in species`` and ``total_[c] += ...``; `build` turns that into one copy of the
+statement for each species, with ``total_0``, ``total_1`` as plain variables. What is rewritten, and nothing else:
 
 * ``for c in species:`` where `species` is bound to a tuple of constants: the body is repeated for each of them;
 * ``tuple(... for c in species)``: likewise, a tuple display;
@@ -20,7 +20,7 @@ import textwrap
 import types
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 _CONSTANT = (bool, int, float, str)
@@ -90,7 +90,7 @@ def _stable_repr(thing: Any) -> str:
     return "" if type(thing).__repr__ is object.__repr__ else repr(thing)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _source(template: Callable[..., Any]) -> ast.Module:
     tree = ast.parse(textwrap.dedent(inspect.getsource(template)))
     ast.increment_lineno(tree, template.__code__.co_firstlineno - 1)

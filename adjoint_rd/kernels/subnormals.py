@@ -1,20 +1,20 @@
 """Flush-to-zero for the length of a time loop.
 
-Where a species dies out its values become subnormal numbers (below 2.2e-308, or 1.2e-38 in float32), on which processors are
-slow. The control register of the calling thread is set for the loop and restored after it. x86-64 only; elsewhere the
-two functions do nothing, and such runs are slower.
+Where a species dies out its values become subnormal numbers (below 2.2e-308, or 1.2e-38 in float32), on which
+processors are slow. The control register of the calling thread is set for the loop and restored after it. x86-64
+only; elsewhere the two functions do nothing, and such runs are slower.
 """
 
 import platform
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 FLUSH_TO_ZERO_AND_DENORMALS_ARE_ZERO = np.uint32(0x8040)  # bits 15 and 6 of MXCSR (Intel SDM vol. 1, 10.2.3)
 
-if platform.machine() in ("x86_64", "AMD64"):
+if platform.machine() in ("x86_64", "AMD64") and not config.DISABLE_JIT:  # without the JIT these are plain Python
 
     @intrinsic
     def _read_control(typingctx):

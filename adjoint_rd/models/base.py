@@ -2,8 +2,8 @@
 
 The system is ``y_t = D Lap y + R(y; p)`` with species ``y``, one diffusivity a species and kinetic parameters ``p``.
 A model's functions work on one grid point: ``s`` is the tuple of the species' values there, ``p`` the tuple of kinetic
-parameters, ``t`` and ``dp`` are tangents of the two and ``a`` is a cotangent of R. They are plain Python: Numba compiles
-them into the CPU and CUDA kernels, and NumPy arrays (complex ones too) can be passed for each scalar.
+parameters, ``t`` and ``dp`` are tangents of the two and ``a`` is a cotangent of R. They are plain Python: Numba
+compiles them into the CPU and CUDA kernels, and NumPy arrays (complex ones too) can be passed for each scalar.
 
 In a function of a model write no bare number next to a value (``1 - u``, ``2 * u``): in float32 it would promote
 the arithmetic to float64. Use ``u + u`` or factor it out: ``F - F * u``.
@@ -48,10 +48,12 @@ class Model:
         ``rest(p)``: the spatially uniform state that the model is usually seeded from, a tuple of S floats, where ``p``
         is a dict of floats. Dirichlet walls hold it unless the grid says otherwise, and the stability limits use it.
     box : callable, optional
-        ``box(p)``: for each species the range ``(low, high)`` that its value stays in during healthy runs; the `safe` limit
-        of `adjoint_rd.stability` is taken over it. None means that the model promises no such range.
+        ``box(p)``: for each species the range ``(low, high)`` that its value stays in during healthy runs; the `safe`
+        limit of `adjoint_rd.stability` is taken over it. None means that the model promises no such range.
     seed : callable, optional
         ``seed(p)``: the state of the perturbed region in initial states, by default 1.1 times `rest` plus 0.1.
+    clip : (low, high), optional
+        What initial states are clipped to by default, None for no clipping.
     diffusivities : tuple of str, optional
         One name a species, by default ``D`` followed by the species' name.
     equations : str
@@ -75,6 +77,7 @@ class Model:
     reaction_pt_t: Callable[[Point, Point, Point, Point, Point], Point] | None = None
     box: Callable[[Mapping[str, float]], tuple[tuple[float, float], ...]] | None = None
     seed: Callable[[Mapping[str, float]], tuple[float, ...]] | None = None
+    clip: tuple[float, float] | None = None
     diffusivities: tuple[str, ...] = ()
     equations: str = ""
 
@@ -90,7 +93,8 @@ class Model:
             object.__setattr__(self, "diffusivities", tuple(f"D{name}" for name in self.species))
         if len(self.diffusivities) != len(self.species):
             raise InputError(
-                f"Model {self.name!r}: {len(self.diffusivities)} diffusivities for {len(self.species)} species; one each."
+                f"Model {self.name!r}: {len(self.diffusivities)} diffusivities for {len(self.species)} species; "
+                "there is one for each."
             )
         if len(set(self.names)) != len(self.names) or len(set(self.species)) != len(self.species):
             raise InputError(f"Model {self.name!r}: a name appears twice in {self.species + self.names}.")

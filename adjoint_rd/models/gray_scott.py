@@ -84,5 +84,6 @@ gray_scott = Model(
     # u stays in [0, 1] by the maximum principle; v <= 0.6 held in all measured live patterns.
     box=lambda p: ((0.0, 1.0), (0.0, 0.6)),
     seed=lambda p: (0.5, 0.25),
+    clip=(0.0, 1.0),
     equations="u_t = Du Lap u - u v^2 + F (1 - u);  v_t = Dv Lap v + u v^2 - (F + k) v",
 )

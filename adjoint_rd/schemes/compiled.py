@@ -2,7 +2,7 @@
 
 import types
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from numba import njit
@@ -23,7 +23,7 @@ SHARED = {"meet": meet, "blend": cpu.blend, "scale": cpu.scale, "accumulate": cp
 _sweep_kernel = lru_cache(maxsize=None)(cpu.sweep_kernel)
 
 
-@lru_cache(maxsize=None)
+@cache
 def time_loop(
     name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
 ) -> Any:
