@@ -163,7 +163,11 @@ def _split(segments: int, slots: int) -> int:
     return min(candidates, key=lambda m: (m + fewest_advances(segments - m, slots - 1) + fewest_advances(m, slots), m))
 
 
-STORE_ALL_BYTES = 128e6  # up to this, keeping every state is faster than computing them twice
+# Up to this, keeping every state is faster than computing most of them twice. More than an eighth of the free memory
+# would be a surprise; below the smaller number nobody looks.
+STORE_ALL_BYTES = 1e9
+STORE_ALL_SHARE = 1 / 8
+UNNOTICED_BYTES = 128e6
 MEMORY_SHARE = 0.8  # of what is available, for states
 
 
@@ -174,7 +178,7 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
     ----------
     checkpoints : "auto", "all", "disk" or int
         "all" keeps every state. A number n keeps n states in slots and at most n + 1 in the segment buffer. "auto"
-        keeps all if that takes at most 128 MB, else about sqrt(steps) states in slots and buffer each, or fewer, placed
+        keeps all if that takes at most 1 GB and an eighth of the free memory, else about sqrt(steps) states in slots and buffer each, or fewer, placed
         binomially, if memory is short. "disk" is like "auto", with the slots in a temporary file.
     steps : int
         Steps of the run.
@@ -194,15 +198,17 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
     if isinstance(checkpoints, str):
         if checkpoints not in ("auto", "all", "disk"):
             raise InputError(f"checkpoints={checkpoints!r} must be 'auto', 'all', 'disk' or a whole number >= 1.")
-        if checkpoints != "disk" and (steps + 1) * state_bytes <= STORE_ALL_BYTES:
+        if checkpoints != "disk" and (steps + 1) * state_bytes <= UNNOTICED_BYTES:
             return Schedule(steps, max(steps, 1), 0)
     elif check_count("checkpoints", checkpoints, 1) > max(steps, 1):
         raise CheckpointError(
             f"checkpoints={checkpoints} is more than the run's {steps} steps; 'all' keeps every state."
         )
-    budget = MEMORY_SHARE * (available_bytes() if available is None else available)
+    available = available_bytes() if available is None else available
+    budget = MEMORY_SHARE * available
     root = isqrt(max(steps - 1, 0)) + 1
-    if checkpoints == "all":
+    keep_all = (steps + 1) * state_bytes <= min(STORE_ALL_BYTES, STORE_ALL_SHARE * available)
+    if checkpoints == "all" or (checkpoints == "auto" and keep_all):
         schedule = Schedule(steps, max(steps, 1), 0)
     elif checkpoints in ("auto", "disk"):
         schedule = _with_slots(steps, root)

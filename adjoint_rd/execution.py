@@ -98,6 +98,7 @@ class Executor:
             tuple(axis for axis, kind in zip(axes, grid.boundary, strict=True) if kind == "periodic"),
             tuple(axis for axis, kind in zip(axes, grid.boundary, strict=True) if kind == "dirichlet"),
             len(set(grid.spacing)) > 1,
+            self.columns > BLOCK,
         )
         self.h = dt if scheme.IDENTITY else 1.0
         self.h_diffusion = self.h / grid.spacing[-1] ** 2

@@ -358,7 +358,7 @@ class Simulation:
                 saved[n] = state.current.reshape(self.state_shape)
                 if not _finite(saved[n]):
                     self._diverged(saved[n - 1], params, before, mark)
-        return Run(saved[-1].copy(), saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name)
+        return Run(saved[-1], saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name)
 
     def run_to_steady(
         self,

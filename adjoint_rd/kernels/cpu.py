@@ -61,18 +61,18 @@ class Share(NamedTuple):
 COEFFICIENTS_BEFORE_D = 5
 
 
-def row(arrays, out, sums, fields, field_direction, field_sums, k, dk, plane, tile, r, start, stop):
-    """One tile: columns start..stop of row r."""
+def sweep(arrays, out, plan, share):
+    """The tiles of one thread's share: `out` at each of their points, and what they add to the sums."""
+    sums = share.sums
+    fields = plan.fields
+    field_direction = plan.field_direction
+    field_sums = share.field_sums
+    k = plan.coefficients
+    dk = plan.direction
+    plane = plan.plane
     rows = out.shape[1]
     m = out.shape[2]
     planes = rows // plane
-    i0 = r // plane
-    i1 = r - i0 * plane
-    before_[0] = (i0 - 1 if i0 > 0 else (planes - 1 if 0 in periodic else 0)) * plane + i1
-    after_[0] = (i0 + 1 if i0 < planes - 1 else (0 if 0 in periodic else planes - 1)) * plane + i1
-    before_[1] = i0 * plane + (i1 - 1 if i1 > 0 else (plane - 1 if 1 in periodic else 0))
-    after_[1] = i0 * plane + (i1 + 1 if i1 < plane - 1 else (0 if 1 in periodic else plane - 1))
-
     h = k[0]
     q = (k[1], k[2], k[3])
     d = tuple(k[d_at + c] for c in species)
@@ -81,156 +81,152 @@ def row(arrays, out, sums, fields, field_direction, field_sums, k, dk, plane, ti
         p_[i] = k[p_at + i]
         dp_[i] = dk[len_species + i]
     none = h - h  # a zero of the right type
-    wall_weight = none
-    for axis in row_walls:
-        if axis == 0:
-            if i0 == 0 or i0 == planes - 1:
-                wall_weight += q[0] + q[0]
-        else:
-            if i1 == 0 or i1 == plane - 1:
-                wall_weight += q[1] + q[1]
-    b = tuple(wall_weight * k[wall_at + c] for c in species)
-    for c in species:
-        diffusion_sum_[c] = none
-    for i in kinetics:
-        kinetic_sum_[i] = none
-
-    # Slices that begin at 0: an index j - 1 into the whole row costs a test for negative numbers at every point.
-    low = max(start, 1) - 1
-    high = min(stop, m - 1) + 1
-    for c in species:
-        out_[c] = out[c, r, low:high]
-        for i in inputs:
-            x_[i, c] = arrays[i][c, r, low:high]
-        for i in stencilled:
-            for axis in row_axes:
-                u_[i, c, axis] = arrays[i][c, before_[axis], low:high]
-                v_[i, c, axis] = arrays[i][c, after_[axis], low:high]
-    for i in fielded:
-        f_[i] = fields[i, r, low:high]
-        df_[i] = field_direction[i, r, low:high]
-        if gradient:
-            gf_[i] = field_sums[i, r, low:high]
-    for j in range(1, high - low - 1):
-        p = tuple(f_[i][j] if i in fielded else p_[i] for i in kinetics)
-        dp = tuple(df_[i][j] if i in fielded else dp_[i] for i in kinetics)
-        values = tuple(tuple(x_[i, c][j] for c in species) for i in inputs)
-        laps = tuple(
-            tuple(
-                lap(
-                    x_[i, c][j],
-                    q,
-                    x_[i, c][j - 1] + x_[i, c][j + 1],
-                    tuple(u_[i, c, axis][j] + v_[i, c, axis][j] for axis in row_axes),
-                )
-                for c in species
-            )
-            for i in stencilled
-        )
-        if row_walls:
-            laps = tuple(
-                tuple(
-                    laps[s][c] - wall_weight * values[i][c] + b[c]
-                    if i in affine
-                    else laps[s][c] - wall_weight * values[i][c]
-                    for c in species
-                )
-                for s, i in stencilled_pairs
-            )
-        new = update(values, laps, p, dp, d, dd, h)
-        for c in species:
-            out_[c][j] = new[c]
-        if gradient:
-            gd = diffusion(values, laps, b)
-            for c in species:
-                diffusion_sum_[c] += gd[c]
-            gp = kinetic(values, p, dp)
-            for i in kinetics:
-                if i in fielded:
-                    gf_[i][j] += h * gp[i]
-                else:
-                    kinetic_sum_[i] += gp[i]
-
-    for side in range(2):
-        if side == 0:
-            if start != 0:
-                continue
-            j = 0
-            left = m - 1 if 2 in periodic else 0
-            right = 1
-        else:
-            if stop != m:
-                continue
-            j = m - 1
-            left = m - 2
-            right = 0 if 2 in periodic else m - 1
-        p = tuple(fields[i, r, j] if i in fielded else p_[i] for i in kinetics)
-        dp = tuple(field_direction[i, r, j] if i in fielded else dp_[i] for i in kinetics)
-        values = tuple(tuple(arrays[i][c, r, j] for c in species) for i in inputs)
-        laps = tuple(
-            tuple(
-                lap(
-                    arrays[i][c, r, j],
-                    q,
-                    arrays[i][c, r, left] + arrays[i][c, r, right],
-                    tuple(arrays[i][c, before_[axis], j] + arrays[i][c, after_[axis], j] for axis in row_axes),
-                )
-                for c in species
-            )
-            for i in stencilled
-        )
-        if walls:
-            weight = wall_weight + (q[2] + q[2]) if 2 in wall_axes else wall_weight
-            b = tuple(weight * k[wall_at + c] for c in species)
-            laps = tuple(
-                tuple(
-                    laps[s][c] - weight * values[i][c] + b[c] if i in affine else laps[s][c] - weight * values[i][c]
-                    for c in species
-                )
-                for s, i in stencilled_pairs
-            )
-        new = update(values, laps, p, dp, d, dd, h)
-        for c in species:
-            out[c, r, j] = new[c]
-        if gradient:
-            gd = diffusion(values, laps, b)
-            for c in species:
-                diffusion_sum_[c] += gd[c]
-            gp = kinetic(values, p, dp)
-            for i in kinetics:
-                if i in fielded:
-                    field_sums[i, r, j] += h * gp[i]
-                else:
-                    kinetic_sum_[i] += gp[i]
-    if gradient:
-        for c in species:
-            sums[tile, c] += diffusion_sum_[c]
-        for i in kinetics:
-            sums[tile, len_species + i] += kinetic_sum_[i]
-
-
-def sweep(arrays, out, plan, share):
-    """The tiles of one thread's share."""
-    m = out.shape[2]
-    blocks = (m + BLOCK - 1) // BLOCK
+    start = 0
+    stop = m
     for tile in range(share.first, share.last):
-        r = tile // blocks
-        start = (tile - r * blocks) * BLOCK
-        row(
-            arrays,
-            out,
-            share.sums,
-            plan.fields,
-            plan.field_direction,
-            share.field_sums,
-            plan.coefficients,
-            plan.direction,
-            plan.plane,
-            tile,
-            r,
-            start,
-            min(start + BLOCK, m),
-        )
+        if blocked:
+            r = tile // ((m + BLOCK - 1) // BLOCK)
+            start = (tile - r * ((m + BLOCK - 1) // BLOCK)) * BLOCK
+            stop = min(start + BLOCK, m)
+        else:
+            r = tile
+        i0 = r // plane
+        i1 = r - i0 * plane
+        before_[0] = (i0 - 1 if i0 > 0 else (planes - 1 if 0 in periodic else 0)) * plane + i1
+        after_[0] = (i0 + 1 if i0 < planes - 1 else (0 if 0 in periodic else planes - 1)) * plane + i1
+        before_[1] = i0 * plane + (i1 - 1 if i1 > 0 else (plane - 1 if 1 in periodic else 0))
+        after_[1] = i0 * plane + (i1 + 1 if i1 < plane - 1 else (0 if 1 in periodic else plane - 1))
+
+        wall_weight = none
+        for axis in row_walls:
+            if axis == 0:
+                if i0 == 0 or i0 == planes - 1:
+                    wall_weight += q[0] + q[0]
+            else:
+                if i1 == 0 or i1 == plane - 1:
+                    wall_weight += q[1] + q[1]
+        b = tuple(wall_weight * k[wall_at + c] for c in species)
+        for c in species:
+            diffusion_sum_[c] = none
+        for i in kinetics:
+            kinetic_sum_[i] = none
+
+        # Rows, or slices of them that begin at 0: an index j - 1 into something longer costs a test for negative
+        # numbers at every point.
+        low = 0
+        high = m
+        if blocked:
+            low = max(start, 1) - 1
+            high = min(stop, m - 1) + 1
+        for c in species:
+            out_[c] = out[c, r, low:high] if blocked else out[c, r]
+            for i in inputs:
+                x_[i, c] = arrays[i][c, r, low:high] if blocked else arrays[i][c, r]
+            for i in stencilled:
+                for axis in row_axes:
+                    u_[i, c, axis] = arrays[i][c, before_[axis], low:high] if blocked else arrays[i][c, before_[axis]]
+                    v_[i, c, axis] = arrays[i][c, after_[axis], low:high] if blocked else arrays[i][c, after_[axis]]
+        for i in fielded:
+            f_[i] = fields[i, r, low:high] if blocked else fields[i, r]
+            df_[i] = field_direction[i, r, low:high] if blocked else field_direction[i, r]
+            if gradient:  # otherwise there are no sums to index
+                gf_[i] = field_sums[i, r, low:high] if blocked else field_sums[i, r]
+        for j in range(1, high - low - 1):
+            p = tuple(f_[i][j] if i in fielded else p_[i] for i in kinetics)
+            dp = tuple(df_[i][j] if i in fielded else dp_[i] for i in kinetics)
+            values = tuple(tuple(x_[i, c][j] for c in species) for i in inputs)
+            laps = tuple(
+                tuple(
+                    lap(
+                        x_[i, c][j],
+                        q,
+                        x_[i, c][j - 1] + x_[i, c][j + 1],
+                        tuple(u_[i, c, axis][j] + v_[i, c, axis][j] for axis in row_axes),
+                    )
+                    for c in species
+                )
+                for i in stencilled
+            )
+            if row_walls:
+                laps = tuple(
+                    tuple(
+                        laps[s][c] - wall_weight * values[i][c] + b[c]
+                        if i in affine
+                        else laps[s][c] - wall_weight * values[i][c]
+                        for c in species
+                    )
+                    for s, i in stencilled_pairs
+                )
+            new = update(values, laps, p, dp, d, dd, h)
+            for c in species:
+                out_[c][j] = new[c]
+            if gradient:
+                gd = diffusion(values, laps, b)
+                for c in species:
+                    diffusion_sum_[c] += gd[c]
+                gp = kinetic(values, p, dp)
+                for i in kinetics:
+                    if i in fielded:
+                        gf_[i][j] += h * gp[i]
+                    else:
+                        kinetic_sum_[i] += gp[i]
+
+        for side in range(2):
+            if side == 0:
+                if blocked and start != 0:
+                    continue
+                j = 0
+                left = m - 1 if 2 in periodic else 0
+                right = 1
+            else:
+                if blocked and stop != m:
+                    continue
+                j = m - 1
+                left = m - 2
+                right = 0 if 2 in periodic else m - 1
+            p = tuple(fields[i, r, j] if i in fielded else p_[i] for i in kinetics)
+            dp = tuple(field_direction[i, r, j] if i in fielded else dp_[i] for i in kinetics)
+            values = tuple(tuple(arrays[i][c, r, j] for c in species) for i in inputs)
+            laps = tuple(
+                tuple(
+                    lap(
+                        arrays[i][c, r, j],
+                        q,
+                        arrays[i][c, r, left] + arrays[i][c, r, right],
+                        tuple(arrays[i][c, before_[axis], j] + arrays[i][c, after_[axis], j] for axis in row_axes),
+                    )
+                    for c in species
+                )
+                for i in stencilled
+            )
+            if walls:
+                weight = wall_weight + (q[2] + q[2]) if 2 in wall_axes else wall_weight
+                b = tuple(weight * k[wall_at + c] for c in species)
+                laps = tuple(
+                    tuple(
+                        laps[s][c] - weight * values[i][c] + b[c] if i in affine else laps[s][c] - weight * values[i][c]
+                        for c in species
+                    )
+                    for s, i in stencilled_pairs
+                )
+            new = update(values, laps, p, dp, d, dd, h)
+            for c in species:
+                out[c, r, j] = new[c]
+            if gradient:
+                gd = diffusion(values, laps, b)
+                for c in species:
+                    diffusion_sum_[c] += gd[c]
+                gp = kinetic(values, p, dp)
+                for i in kinetics:
+                    if i in fielded:
+                        field_sums[i, r, j] += h * gp[i]
+                    else:
+                        kinetic_sum_[i] += gp[i]
+        if gradient:
+            for c in species:
+                sums[tile, c] += diffusion_sum_[c]
+            for i in kinetics:
+                sums[tile, len_species + i] += kinetic_sum_[i]
 
 
 @njit(fastmath=POINT_FLAGS, **INNER)
@@ -404,8 +400,7 @@ def sweep_kernel(
     if operation.diffusion is not None:
         bound.update(diffusion=point(operation.diffusion), kinetic=point(operation.kinetics))
     flags = SUM_FLAGS if operation.diffusion is not None else POINT_FLAGS
-    one_row = njit(build(row, **constants, **bound), fastmath=flags, **INNER)
-    return njit(build(sweep, row=one_row), **INNER)
+    return njit(build(sweep, **constants, **bound), fastmath=flags, **INNER)
 
 
 class Geometry(NamedTuple):
@@ -415,6 +410,7 @@ class Geometry(NamedTuple):
     periodic: tuple[int, ...]
     wall_axes: tuple[int, ...]
     anisotropic: bool
+    blocked: bool  # whether a row is longer than BLOCK
 
     def constants(self) -> dict[str, Any]:
         """The names that templates see."""
@@ -427,4 +423,5 @@ class Geometry(NamedTuple):
             walls=bool(self.wall_axes),
             row_walls=tuple(axis for axis in self.wall_axes if axis in row_axes),
             anisotropic=self.anisotropic,
+            blocked=self.blocked,
         )

@@ -7,7 +7,8 @@ statement for each species, with ``total_0``, ``total_1`` as plain variables. Wh
 * ``for c in species:`` where `species` is bound to a tuple of constants: the body is repeated for each of them;
 * ``tuple(... for c in species)``: likewise, a tuple display;
 * ``name_[0]``, ``name_[0, 1]`` with constant indices, for names that end in an underscore: the variable ``name_0_1``;
-* ``if flag:`` and ``a if flag else b`` where the test is constant once the bound names are known: the branch taken.
+* ``if flag:``, ``a if flag else b`` and ``flag and test`` where the flag is constant once the bound names are known: the
+  branch taken.
 
 The same template serves the CPU and CUDA. `code_tag` identifies what a built function depends on, so that Numba's disk
 cache (which knows of one source file only) finds it again in another process and never serves it after an edit.
@@ -149,6 +150,16 @@ class _Unroll(ast.NodeTransformer):
             if copies is not None:
                 return ast.copy_location(ast.Tuple(copies, ast.Load()), node)
         return self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        # Only `flag and test` with a constant flag first is needed.
+        taken = self.fold(self.visit(copy.deepcopy(node.values[0]))) if isinstance(node.op, ast.And) else None
+        if taken is None:
+            return self.generic_visit(node)
+        if not taken:
+            return ast.copy_location(ast.Constant(False), node)
+        rest = node.values[1:]
+        return self.visit(rest[0] if len(rest) == 1 else ast.copy_location(ast.BoolOp(node.op, rest), node))
 
     def visit_If(self, node: ast.If) -> Any:
         test = self.visit(node.test)
