@@ -178,8 +178,9 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
     ----------
     checkpoints : "auto", "all", "disk" or int
         "all" keeps every state. A number n keeps n states in slots and at most n + 1 in the segment buffer. "auto"
-        keeps all if that takes at most 1 GB and an eighth of the free memory, else about sqrt(steps) states in slots and buffer each, or fewer, placed
-        binomially, if memory is short. "disk" is like "auto", with the slots in a temporary file.
+        keeps all if that takes at most 1 GB and an eighth of the free memory, else about sqrt(steps) states in slots
+        and buffer each, or fewer, placed binomially, if memory is short. "disk" is like "auto", with the slots in a
+        temporary file.
     steps : int
         Steps of the run.
     state_bytes : int

@@ -7,8 +7,8 @@ statement for each species, with ``total_0``, ``total_1`` as plain variables. Wh
 * ``for c in species:`` where `species` is bound to a tuple of constants: the body is repeated for each of them;
 * ``tuple(... for c in species)``: likewise, a tuple display;
 * ``name_[0]``, ``name_[0, 1]`` with constant indices, for names that end in an underscore: the variable ``name_0_1``;
-* ``if flag:``, ``a if flag else b`` and ``flag and test`` where the flag is constant once the bound names are known: the
-  branch taken.
+* ``if flag:``, ``a if flag else b`` and ``flag and test`` where the flag is constant once the bound names are known:
+  the branch taken.
 
 The same template serves the CPU and CUDA. `code_tag` identifies what a built function depends on, so that Numba's disk
 cache (which knows of one source file only) finds it again in another process and never serves it after an edit.

@@ -1,8 +1,9 @@
 """A scheme, a model and a kind of grid put together: compiled time loops."""
 
+import threading
 import types
 import warnings
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from numba import njit
@@ -20,10 +21,12 @@ SWEEPS = {
 }
 SHARED = {"meet": meet, "blend": cpu.blend, "scale": cpu.scale, "accumulate": cpu.accumulate}
 
-_sweep_kernel = lru_cache(maxsize=None)(cpu.sweep_kernel)
+# One build at a time: two threads in Python's `ast` module at once can fail (SystemError, CPython issue 106905).
+_building = threading.Lock()
+
+_sweep_kernel = cache(cpu.sweep_kernel)
 
 
-@cache
 def time_loop(
     name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
 ) -> Any:
@@ -44,6 +47,14 @@ def time_loop(
     -------
     dispatcher
     """
+    with _building:
+        return _time_loop(name, scheme, model, geometry, fielded)
+
+
+@cache
+def _time_loop(
+    name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
+) -> Any:
     loop, steps = cpu.LOOPS[name]
 
     def bind(function: types.FunctionType) -> Any:
