@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import CheckpointError
 from .grid import Grid
 from .kernels.cpu import BLOCK, COEFFICIENTS_BEFORE_D, Geometry, Plan, Share
 from .models import Model
@@ -72,6 +73,45 @@ class Pair:
             self.current, self.other = self.other, self.current
 
 
+class DiskSlots:
+    """Checkpoints in a temporary file without a name, which goes when this does."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is collected
+
+    def store(self, slot: int, state: np.ndarray) -> None:
+        """Keep a state."""
+        try:
+            self.file.seek(slot * state.nbytes)
+            self.file.write(memoryview(state).cast("B"))
+            self.file.flush()
+        except OSError as error:
+            raise CheckpointError(
+                f"no room for checkpoint {slot} in {tempfile.gettempdir()} ({error.strerror}); free some space, set "
+                "TMPDIR, or use checkpoints='auto'."
+            ) from error
+
+    def restore(self, slot: int, state: np.ndarray) -> None:
+        """Copy a kept state into `state`."""
+        self.file.seek(slot * state.nbytes)
+        self.file.readinto(memoryview(state).cast("B"))  # type: ignore[attr-defined]
+
+
+class MemorySlots:
+    """Checkpoints in an array of states."""
+
+    def __init__(self, states: np.ndarray):
+        self.states = states
+
+    def store(self, slot: int, state: np.ndarray) -> None:
+        """Keep a state."""
+        np.copyto(self.states[slot], state)
+
+    def restore(self, slot: int, state: np.ndarray) -> None:
+        """Copy a kept state into `state`."""
+        np.copyto(state, self.states[slot])
+
+
 class Executor:
     """Compiled loops, buffers and threads for one model, grid, scheme, dtype and dt.
 
@@ -124,13 +164,6 @@ class Executor:
         self._buffers.pop(name, None)  # free it before the larger one is made
         self._buffers[name] = np.zeros(shape, self.dtype)
         return self._buffers[name]
-
-    def slots(self, count: int, on_disk: bool) -> np.ndarray:
-        """Reused slots for `count` checkpoints; on disk, a fresh file without a name that goes when the array does."""
-        if not on_disk:
-            return self.buffer("slots", count)
-        with tempfile.TemporaryFile() as file:
-            return np.memmap(file, self.dtype, "w+", shape=(max(count, 1), *self.flat_shape))
 
     def pair(self, name: str, initial: np.ndarray) -> Pair:
         """A `Pair` of reused buffers, holding a copy of `initial`."""

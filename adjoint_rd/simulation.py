@@ -18,7 +18,7 @@ from .errors import (
     check_choice,
     check_count,
 )
-from .execution import Executor, available_threads
+from .execution import DiskSlots, Executor, MemorySlots, available_threads
 from .grid import Grid
 
 DTYPES = ("float64", "float32")
@@ -471,6 +471,7 @@ class Simulation:
         observed = losses.by_step(loss, steps)
         start = self._window_start(steps, window)
         schedule = checkpoint.choose(checkpoints, steps - start, y0.nbytes)
+        on_disk = isinstance(checkpoints, str) and checkpoints == "disk"
         self.check_stability(params)
         with self.executor.lock:
             plan, fielded = self._plan(params)
@@ -480,7 +481,7 @@ class Simulation:
                 plan,
                 fielded,
                 schedule,
-                self.executor.slots(schedule.slots, on_disk=isinstance(checkpoints, str) and checkpoints == "disk"),
+                DiskSlots() if on_disk else MemorySlots(self.executor.buffer("slots", schedule.slots)),
                 first,
                 {step - start: each for step, each in observed.items() if step >= start},
                 *self._hooks(params, start),
@@ -490,6 +491,19 @@ class Simulation:
             initial_gradient = sweep.adjoint.current.reshape(self.state_shape).copy()
         # Summed from the first observation to the last, in whatever order the schedule met them.
         return Gradient(sum(sweep.values[::-1], start=value), sweep.sums.gradient(), initial_gradient)
+
+    def predicted_bytes(self, steps: int, *, window: int | None = None, checkpoints: Any = "auto") -> int:
+        """Memory that `gradient` will take at its peak, beyond what the library itself takes.
+
+        The states that the checkpoint schedule keeps, and nine more: two each for the working state and the adjoint,
+        y0, the state at the window's start, the seed, the loss's own copy and the result. Further terms (sums, fields)
+        are small.
+        """
+        state_bytes = int(np.prod(self.state_shape)) * self.dtype.itemsize
+        steps = check_count("steps", steps)
+        schedule = checkpoint.choose(checkpoints, steps - self._window_start(steps, window), state_bytes)
+        kept = schedule.buffer_states if checkpoints == "disk" else schedule.states
+        return (kept + 9) * state_bytes
 
     def tangent(
         self,
@@ -611,12 +625,12 @@ class Simulation:
                 plan,
                 fielded,
                 schedule,
-                self.executor.buffer("slots", schedule.slots),
+                MemorySlots(self.executor.buffer("slots", schedule.slots)),
                 first,
                 {step - start: each for step, each in observed.items() if step >= start},
                 *self._hooks(params, start),
                 progress,
-                tangent_slots=self.executor.buffer("tangent_slots", schedule.slots),
+                tangent_slots=MemorySlots(self.executor.buffer("tangent_slots", schedule.slots)),
                 tangent=t0,
             )
             sweeps.follow(schedule, sweep.observed, sweep)

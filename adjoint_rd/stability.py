@@ -13,6 +13,7 @@ the real axis on which the scheme is stable (2 for Euler, 2.785 for RK4):
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from types import ModuleType
 from typing import Any
@@ -101,8 +102,14 @@ def _safe(model: Model, grid: Grid, params: Mapping[str, float], scheme: ModuleT
 
 
 def _jacobian_column(model: Model, state: tuple[float, ...], p: tuple[float, ...], c: int) -> tuple[float, ...]:
-    unit = tuple(1.0 if i == c else 0.0 for i in range(len(state)))
-    return model.reaction_j(state, p, unit, (0.0,) * len(p))
+    units, zero = _units(len(state), len(p))
+    return model.reaction_j(state, p, units[c], zero)
+
+
+@cache
+def _units(S: int, P: int) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """The S unit tangents of a state, and the zero tangent of the parameters."""
+    return tuple(tuple(1.0 if i == c else 0.0 for i in range(S)) for c in range(S)), (0.0,) * P
 
 
 def _largest_stable_dt(rate: complex, scheme: ModuleType) -> float:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint
-from .execution import Executor, Sums
+from .execution import DiskSlots, Executor, MemorySlots, Sums
 
 Observed = Mapping[int, Any]  # {step: loss}
 Progress = Callable[[int], None]
+Slots = MemorySlots | DiskSlots
 
 
 def follow(schedule: checkpoint.Schedule, observed: Observed, sweep: Any) -> None:
@@ -50,7 +51,7 @@ class GradientSweep:
     plan, fielded
         As `Executor.plan` takes and gives them.
     schedule : checkpoint.Schedule
-    slots : ndarray
+    slots : MemorySlots or DiskSlots
         Where checkpoints go.
     first : ndarray
         The state at step 0.
@@ -76,7 +77,7 @@ class GradientSweep:
         plan: Any,
         fielded: tuple[int, ...],
         schedule: checkpoint.Schedule,
-        slots: np.ndarray,
+        slots: Slots,
         first: np.ndarray,
         observed: Observed,
         evaluate: Callable[[Any, int, np.ndarray], tuple[float, np.ndarray]],
@@ -101,11 +102,11 @@ class GradientSweep:
 
     def store(self, slot: int) -> None:
         """Keep the working state."""
-        np.copyto(self.slots[slot], self.state.current)
+        self.slots.store(slot, self.state.current)
 
     def restore(self, slot: int) -> None:
         """Take a kept state as the working state."""
-        np.copyto(self.state.current, self.slots[slot])
+        self.slots.restore(slot, self.state.current)
 
     def advance(self, first: int, last: int) -> None:
         """Take steps without keeping them."""
@@ -141,7 +142,7 @@ class HessianSweep(GradientSweep):
     losses.
     """
 
-    def __init__(self, *arguments: Any, tangent_slots: np.ndarray, tangent: np.ndarray):
+    def __init__(self, *arguments: Any, tangent_slots: Slots, tangent: np.ndarray):
         super().__init__(*arguments)
         self.tangent_slots = tangent_slots
         self.tangent = self.executor.pair("tangent", tangent)
@@ -152,12 +153,12 @@ class HessianSweep(GradientSweep):
     def store(self, slot: int) -> None:
         """Keep the working state and tangent."""
         super().store(slot)
-        np.copyto(self.tangent_slots[slot], self.tangent.current)
+        self.tangent_slots.store(slot, self.tangent.current)
 
     def restore(self, slot: int) -> None:
         """Take kept ones as the working ones."""
         super().restore(slot)
-        np.copyto(self.tangent.current, self.tangent_slots[slot])
+        self.tangent_slots.restore(slot, self.tangent.current)
 
     def advance(self, first: int, last: int) -> None:
         """Take steps without keeping them."""

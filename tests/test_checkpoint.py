@@ -81,10 +81,10 @@ def test_what_users_ask_for_replays(steps, checkpoints):
         assert schedule.states <= 2 * checkpoints + 2
 
 
-def test_auto_takes_each_step_at_most_twice_and_about_two_sqrt_states():
+def test_auto_takes_each_step_about_twice_and_keeps_less_than_two_sqrt_states():
     schedule = choose("auto", 10_000, state_bytes=4_000_000, available=1e12)
-    assert replay(schedule) < 20_000
-    assert schedule.states <= 2 * 101 + 1
+    assert replay(schedule) < 1.1 * 20_000
+    assert schedule.states <= 1.8 * 100 + 2
 
 
 def test_auto_keeps_fewer_states_when_memory_is_short():
