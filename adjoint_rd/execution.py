@@ -77,7 +77,10 @@ class DiskSlots:
     """Checkpoints in a temporary file without a name, which goes when this does."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is collected
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __del__(self) -> None:
+        self.file.close()
 
     def store(self, slot: int, state: np.ndarray) -> None:
         """Keep a state."""

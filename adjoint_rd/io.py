@@ -4,7 +4,8 @@
     read_observation    frames to fit from HDF5 (the layout of The Well), .npy, .npz, or PNG, TIFF and GIF images
     write_image         an array or a state as an 8-bit PNG with a colour map
 
-Nothing is unpickled. Files are written beside their target and moved into place, so that a target is never half-written.
+Nothing is unpickled. Files are written beside their target and moved into place, so that a target is never
+half-written.
 """
 
 import hashlib
@@ -88,16 +89,16 @@ def save_run(path: Any, run: Run) -> None:
     path : str or path-like
         Must end in .npz; an existing file is replaced.
     run : Run
+        Of one member or of a batch.
     """
     path = _target(path, ".npz")
     arrays = {"final": run.final, "states": run.states, "steps": run.steps}
-    params: dict[str, Any] = {}
-    for name, value in run.params.items():
-        if np.ndim(value):
-            arrays[f"param/{name}"] = value
-            params[name] = {"array": f"param/{name}"}
-        else:
-            params[name] = float(value)
+    batch = not isinstance(run.params, Mapping)
+    params: list[dict[str, Any]] = []
+    for n, member in enumerate(run.params if batch else [run.params]):
+        fields = {name: f"params/{n}/{name}" for name, value in member.items() if np.ndim(value)}
+        arrays.update({key: member[name] for name, key in fields.items()})
+        params.append({name: {"array": fields[name]} if name in fields else float(member[name]) for name in member})
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     if any(array.dtype.hasobject for array in arrays.values()):
         raise InputError("the run holds arrays of Python objects; only numbers are saved.")
@@ -106,7 +107,7 @@ def save_run(path: Any, run: Run) -> None:
         "version": RUN_VERSION,
         "written_by": f"adjoint_rd {__version__}",
         "model": run.model,
-        "params": params,
+        "params": params if batch else params[0],
         "dt": float(run.dt),
         "spacing": [float(h) for h in run.spacing],
         "arrays": {name: {"sha256": _sha256(array)} for name, array in arrays.items()},
@@ -137,7 +138,8 @@ def load(path: Any) -> Run:
         header = _run_header(path, archive)
         if header is None:
             raise InputError(
-                f"{path} is an .npz file, but not a run saved by adjoint_rd (it holds {', '.join(archive.files) or 'nothing'}). "
+                f"{path} is an .npz file, but not a run saved by adjoint_rd (it holds "
+                f"{', '.join(archive.files) or 'nothing'}). "
                 "Use numpy.load, or adjoint_rd.io.read_observation for frames to fit."
             )
         return _read_run(path, archive, header)
@@ -155,8 +157,8 @@ def _run_header(path: Path, archive: Any) -> dict[str, Any] | None:
         return None
     if header.get("version") != RUN_VERSION:
         raise InputError(
-            f"{path} has version {header.get('version')!r} of the run format, written by {header.get('written_by')}; this is "
-            f"adjoint_rd {__version__}, which reads version {RUN_VERSION}. Use the version that wrote it."
+            f"{path} has version {header.get('version')!r} of the run format, written by {header.get('written_by')}; "
+            f"this is adjoint_rd {__version__}, which reads version {RUN_VERSION}. Use the version that wrote it."
         )
     return header
 
@@ -167,25 +169,33 @@ def _read_run(path: Path, archive: Any, header: dict[str, Any]) -> Run:
         for name, about in header["arrays"].items():
             arrays[name] = archive[name]
             if _sha256(arrays[name]) != about["sha256"]:
-                raise InputError(f"{path}: the array {name!r} is not what was written (its SHA-256 differs); use another copy.")
-        params = {
-            name: arrays[value["array"]] if isinstance(value, Mapping) else float(value)
-            for name, value in header["params"].items()
-        }
+                raise InputError(
+                    f"{path}: the array {name!r} is not what was written (its SHA-256 differs); use another copy."
+                )
+        batch = isinstance(header["params"], list)
+        params = [
+            {
+                name: arrays[value["array"]] if isinstance(value, Mapping) else float(value)
+                for name, value in each.items()
+            }
+            for each in (header["params"] if batch else [header["params"]])
+        ]
         run = Run(
             arrays["final"],
             arrays["states"],
             arrays["steps"],
-            params,
+            params if batch else params[0],
             float(header["dt"]),
             tuple(float(h) for h in header["spacing"]),
             str(header["model"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is an incomplete saved run: {error!r}. Use another copy.") from None
-    if run.states.shape != (len(run.steps), *run.final.shape):
+    members = run.final.shape[:1] if batch else ()
+    if run.states.shape != (*members, len(run.steps), *run.final.shape[len(members) :]):
         raise InputError(
-            f"{path} does not fit together: states {run.states.shape}, steps {run.steps.shape}, final {run.final.shape}."
+            f"{path} does not fit together: states {run.states.shape}, steps {run.steps.shape}, final "
+            f"{run.final.shape}."
         )
     return run
 
@@ -206,18 +216,19 @@ def read_observation(
     Parameters
     ----------
     path : str or path-like
-        ``.hdf5 .h5``: the layout of The Well (https://polymathic-ai.org/the_well/data_format); the fields that vary in time
-        in ``t0_fields``. External links, external storage and virtual datasets are refused, never followed. Needs h5py.
-        ``.npz``: a saved run; or an array ``fields`` (or a single array of any name), optionally ``times`` and ``spacing``,
-        further single numbers being the parameters. ``.npy``: an array.
+        ``.hdf5 .h5``: the layout of The Well (https://polymathic-ai.org/the_well/data_format); the fields that vary in
+        time in ``t0_fields``. External links, external storage and virtual datasets are refused, never followed. Needs
+        h5py.
+        ``.npz``: a saved run; or an array ``fields`` (or a single array of any name), optionally ``times`` and
+        ``spacing``, further single numbers being the parameters. ``.npy``: an array.
         ``.png .tif .gif``: grey, 8 or 16 bits, one frame or several.
     frames : int or slice, optional
         The first so many frames, or a slice of them; by default all.
     trajectory : int
         Which trajectory of an HDF5 file.
     axes : str, optional
-        What the axes of an array in .npy or .npz are: "t" time, "s" species, then "x", "y", "z" in this order. By default "x"
-        for one axis, "xy" for two, "tsxy" for four, "tsxyz" for five; three axes are ambiguous and need it.
+        What the axes of an array in .npy or .npz are: "t" time, "s" species, then "x", "y", "z" in this order. By
+        default "x" for one axis, "xy" for two, "tsxy" for four, "tsxyz" for five; three axes are ambiguous and need it.
 
     Returns
     -------
@@ -245,9 +256,14 @@ def read_observation(
         found = _read_image(path, frames, IMAGES[kind])
     else:
         known = [*HDF5, ".npz", ".npy", *IMAGES]
-        raise InputError(f"{path}: cannot read {kind or 'a file without a suffix'!r}; use {', '.join(known)}.{did_you_mean(kind, known)}")
+        raise InputError(
+            f"{path}: cannot read {kind or 'a file without a suffix'!r}; use "
+            f"{', '.join(known)}.{did_you_mean(kind, known)}"
+        )
     if 0 in found.fields.shape:
-        raise InputError(f"{path} holds no frames in the range asked for (shape {found.fields.shape} of time, species, cells).")
+        raise InputError(
+            f"{path} holds no frames in the range asked for (shape {found.fields.shape} of time, species, cells)."
+        )
     return found
 
 
@@ -272,8 +288,8 @@ def _read_npz(path: Path, frames: slice | None, axes: str | None) -> Observation
     name = "fields" if "fields" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
     if name is None:
         raise InputError(
-            f"{path} holds {', '.join(f'{n} {a.shape}' for n, a in sizes.items()) or 'nothing'}; name the frames 'fields' (and "
-            "optionally 'times', 'spacing')."
+            f"{path} holds {', '.join(f'{n} {a.shape}' for n, a in sizes.items()) or 'nothing'}; name the frames "
+            "'fields' (and optionally 'times', 'spacing')."
         )
     fields = _arrange(path, arrays[name], frames, axes)
     times = spacing = None
@@ -287,7 +303,9 @@ def _read_npz(path: Path, frames: slice | None, axes: str | None) -> Observation
         except ValueError:
             raise InputError(f"{path}: spacing {sizes['spacing']} must be one number, or one per axis.") from None
     parameters = {
-        key: float(value) for key, value in sizes.items() if not value.ndim and value.dtype.kind in "iuf" and key != "spacing"
+        key: float(value)
+        for key, value in sizes.items()
+        if not value.ndim and value.dtype.kind in "iuf" and key != "spacing"
     }
     return Observation(fields, times, spacing, parameters, (), None, str(path))
 
@@ -295,6 +313,8 @@ def _read_npz(path: Path, frames: slice | None, axes: str | None) -> Observation
 def _from_run(path: Path, run: Run, frames: slice | None) -> Observation:
     from .models import MODELS
 
+    if not isinstance(run.params, Mapping):
+        raise InputError(f"{path} is a batch of {len(run.params)} runs; save the member to fit by itself.")
     states = run.states[frames or slice(None)].astype(np.float64)
     names = MODELS[run.model].species if run.model in MODELS else ()
     parameters = {name: float(value) for name, value in run.params.items() if not np.ndim(value)}
@@ -313,9 +333,13 @@ def _arrange(path: Path, array: np.ndarray, frames: slice | None, axes: str | No
             raise InputError(f"{path} has an array of shape {array.shape}; say what its axes are with axes={choices}.")
     spatial = axes.lstrip("t").lstrip("s") if isinstance(axes, str) else None
     if not spatial or spatial != SPATIAL[: len(spatial)] or len(set(axes)) != len(axes):
-        raise InputError(f"axes={axes!r} must be 't' and 's' (both optional), then x, xy or xyz: 'tsxy', 'txy', 'sxy', ...")
+        raise InputError(
+            f"axes={axes!r} must be 't' and 's' (both optional), then x, xy or xyz: 'tsxy', 'txy', 'sxy', ..."
+        )
     if len(axes) != array.ndim:
-        raise InputError(f"axes={axes!r} names {len(axes)} axes; the array in {path} has the {array.ndim} axes {array.shape}.")
+        raise InputError(
+            f"axes={axes!r} names {len(axes)} axes; the array in {path} has the {array.ndim} axes {array.shape}."
+        )
     if "t" not in axes:
         array = array[None]
     if "s" not in axes:
@@ -361,12 +385,17 @@ class _Hard:
         if link is None:
             return None
         if not isinstance(link, self.h5py.HardLink):
-            raise InputError(f"{self.path}: {name!r} is a {type(link).__name__}; links are not followed. Copy the data into the file.")
+            raise InputError(
+                f"{self.path}: {name!r} is a {type(link).__name__}; links are not followed. Copy the data into the "
+                "file."
+            )
         item = self.group[name]
         if isinstance(item, self.h5py.Group):
             return _Hard(self.h5py, self.path, item)
         if item.external or item.is_virtual:
-            raise InputError(f"{self.path}: {name!r} keeps its data in other files, which are not read. Copy the data into the file.")
+            raise InputError(
+                f"{self.path}: {name!r} keeps its data in other files, which are not read. Copy the data into the file."
+            )
         return item
 
     def names(self) -> list[str]:
@@ -380,7 +409,8 @@ def _read_well(path: Path, root: _Hard, frames: slice | None, trajectory: int) -
     if not isinstance(fields, _Hard) or not isinstance(dimensions, _Hard):
         raise InputError(
             f"{path} is not in the layout of The Well: it needs the groups t0_fields and dimensions, and has "
-            f"{', '.join(root.group) or 'none'}. Convert it, or save the frames with numpy.savez(fields=..., times=..., spacing=...)."
+            f"{', '.join(root.group) or 'none'}. Convert it, or save the frames with numpy.savez(fields=..., "
+            "times=..., spacing=...)."
         )
     axes = _words(dimensions.group.attrs.get("spatial_dims", ()))
     coordinates = {name: dimensions.get(name) for name in (*axes, "time")}
@@ -423,7 +453,9 @@ def _read_field(path: Path, name: str, dataset: Any, frames: slice, trajectory: 
             raise InputError(f"trajectory={trajectory}, but {path} has {dataset.shape[0]}, counted from 0.")
         where = (trajectory, frames)
     else:
-        raise InputError(f"{path}: the field {name} has shape {dataset.shape}; it must be (trajectories, times, {ndim} axes).")
+        raise InputError(
+            f"{path}: the field {name} has shape {dataset.shape}; it must be (trajectories, times, {ndim} axes)."
+        )
     count = len(range(*frames.indices(dataset.shape[-ndim - 1])))
     _check_size(path, (count, *dataset.shape[-ndim:]))
     return np.asarray(dataset[where], dtype=np.float64)
@@ -472,7 +504,10 @@ def _spacing(path: Path, name: str, coordinate: np.ndarray) -> float:
 
 
 def _words(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(np.asarray(values, dtype=object))]
+    return [
+        value.decode() if isinstance(value, bytes) else str(value)
+        for value in np.ravel(np.asarray(values, dtype=object))
+    ]
 
 
 # Images
@@ -488,9 +523,7 @@ def _read_image(path: Path, frames: slice | None, kind: str) -> Observation:
                 count = getattr(image, "n_frames", 1)
                 wanted = range(*(frames or slice(None)).indices(count))
                 _check_size(path, (len(wanted), 1, image.height, image.width))
-                grey = [
-                    _grey(path, frame) for n, frame in enumerate(ImageSequence.Iterator(image)) if n in wanted
-                ]
+                grey = [_grey(path, frame) for n, frame in enumerate(ImageSequence.Iterator(image)) if n in wanted]
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is too large an image: {error}") from None
     except UnidentifiedImageError:
@@ -500,7 +533,9 @@ def _read_image(path: Path, frames: slice | None, kind: str) -> Observation:
             raise
         raise InputError(f"{path} is a damaged or truncated {kind} image: {error}") from None
     if len({each.shape for each in grey}) > 1:
-        raise InputError(f"{path} has frames of different sizes: {', '.join(sorted({str(each.shape) for each in grey}))}.")
+        raise InputError(
+            f"{path} has frames of different sizes: {', '.join(sorted({str(each.shape) for each in grey}))}."
+        )
     stack = np.stack(grey)[:, None] if grey else np.empty((0, 1, image.height, image.width))
     return Observation(stack, None, None, {}, (), None, str(path))
 
@@ -516,12 +551,16 @@ def _grey(path: Path, image: Any) -> np.ndarray:
         return np.asarray(image.convert("L"), dtype=np.float64) / 255.0
     channels = np.asarray(image.convert("RGBA"))
     if not np.all(channels[..., 3] == 255):
-        raise InputError(f"{path} has transparent pixels (mode {mode}); flatten it to grey first, for example with image.convert('L').")
+        raise InputError(
+            f"{path} has transparent pixels (mode {mode}); flatten it to grey first, for example with "
+            "image.convert('L')."
+        )
     red, green, blue = (channels[..., c] for c in range(3))
     if not (np.array_equal(red, green) and np.array_equal(green, blue)):
         raise InputError(
-            f"{path} is a colour image (mode {mode}); colours do not say which value they stand for. Give the data behind "
-            "it (.npy, .hdf5), or, for a photograph, a grey image made with PIL: Image.open(path).convert('L').save(...)."
+            f"{path} is a colour image (mode {mode}); colours do not say which value they stand for. Give the data "
+            "behind it (.npy, .hdf5), or, for a photograph, a grey image made with PIL: "
+            "Image.open(path).convert('L').save(...)."
         )
     return red / 255.0  # grey, stored as colour: palettes and the later frames of a GIF
 
@@ -555,8 +594,8 @@ def write_image(
     array = np.asarray(array)
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(
-            f"array has shape {array.shape} and dtype {array.dtype}; an image needs real numbers (H, W) or (species, H, W). "
-            "Take a slice of a 3-D state, such as y[:, 0]; adjoint_rd.plots draws states of every dimension."
+            f"array has shape {array.shape} and dtype {array.dtype}; an image needs real numbers (H, W) or (species, "
+            "H, W). Take a slice of a 3-D state, such as y[:, 0]; adjoint_rd.plots draws states of every dimension."
         )
     panels = array[None] if array.ndim == 2 else array
     check_count("zoom", zoom, 1)
@@ -618,14 +657,16 @@ def write_figure(path: Any, figure: Any) -> None:
 
 
 def output_folder(path: Any) -> Path:
-    """Make a folder, if it does not exist, and check that files can be written into it; long work wants to know first."""
+    """Make a folder, if it does not exist, and check that files can be written into it, before long work begins."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"cannot write into the folder {folder}: {error.strerror or error}. Give another one.") from None
+        raise InputError(
+            f"cannot write into the folder {folder}: {error.strerror or error}. Give another one."
+        ) from None
     return folder
 
 
@@ -675,7 +716,7 @@ def _npz(path: Path) -> Iterator[Any]:
     try:
         if not zipfile.is_zipfile(path):
             raise InputError(f"{damaged}.")
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             yield archive
     except InputError:
         raise

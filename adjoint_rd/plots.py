@@ -1,7 +1,7 @@
 """Figures: states, fits and histories, drawn with matplotlib.
 
-Each function returns a `matplotlib.figure.Figure` of its own, without pyplot: nothing opens a window, and it works without a
-display. Save one with ``figure.savefig("name.png")``; in a notebook it shows itself.
+Each function returns a `matplotlib.figure.Figure` of its own, without pyplot: nothing opens a window, and it works
+without a display. Save one with ``figure.savefig("name.png")``; in a notebook it shows itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -147,8 +147,8 @@ def _state(argument: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "iufb" or not 2 <= array.ndim <= 4 or 0 in array.shape:
         raise InputError(
-            f"{argument} has shape {array.shape} and dtype {array.dtype}; a state is real numbers (species, *shape) with one to "
-            "three axes of cells. Put a field without species as field[None]."
+            f"{argument} has shape {array.shape} and dtype {array.dtype}; a state is real numbers (species, *shape) "
+            "with one to three axes of cells. Put a field without species as field[None]."
         )
     return array.astype(np.float64)
 
@@ -203,6 +203,8 @@ def _image(
     check_choice("colormap", colormap, tuple(colormaps))
     rows, columns = values.shape
     dy, dx = h or (1.0, 1.0)
-    drawn = ax.imshow(values, cmap=colormap, vmin=low, vmax=high, extent=(0, columns * dx, rows * dy, 0))
+    drawn = ax.imshow(
+        values, cmap=colormap, vmin=low, vmax=high, extent=(0, columns * dx, rows * dy, 0), interpolation="nearest"
+    )
     figure.colorbar(drawn, ax=ax, shrink=0.85)
     ax.locator_params(nbins=4)

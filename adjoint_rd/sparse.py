@@ -152,7 +152,7 @@ class System:
             else:
                 dp = tuple(1.0 if other == name else 0.0 for other in self.model.parameters)
                 column[:] = np.stack(np.broadcast_arrays(*self.model.reaction_j(tuple(s), p, zeros, dp)))
-        return columns.reshape(len(names), -1).T
+        return columns.reshape(len(names), self.size).T
 
     def translations(self, y: np.ndarray) -> np.ndarray:
         """Orthonormal basis of the shifts of y along periodic axes, (S cells, at most ndim): central differences of y."""

@@ -81,7 +81,15 @@ def code_tag(*things: Any) -> str:
     def walk_code(code: types.CodeType, namespace: dict[str, Any]) -> Any:
         constants = [walk_code(c, namespace) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
         used = [(name, walk(namespace[name])) for name in code.co_names if name in namespace]
+        used += [(name, walk_module(namespace[name], code, ())) for name in code.co_names if name in namespace]
         return (code.co_code.hex(), code.co_names, code.co_varnames, constants, used)
+
+    def walk_module(module: Any, code: types.CodeType, outer: tuple[types.ModuleType, ...]) -> Any:
+        # In ``kinetics.rate(u)`` both names stand in co_names; which of them belong together is not said, so any may.
+        if not isinstance(module, types.ModuleType) or module in outer:
+            return None
+        parts = [(name, vars(module)[name]) for name in code.co_names if name in vars(module)]
+        return [(name, walk(part), walk_module(part, code, (*outer, module))) for name, part in parts]
 
     return f"{zlib.crc32(repr([walk(thing) for thing in things]).encode()):08x}"
 
