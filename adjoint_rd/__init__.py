@@ -1,7 +1,7 @@
 """Exact gradients through reaction-diffusion systems, and parameters out of patterns."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import losses
 from ._version import __version__
@@ -16,27 +16,62 @@ from .errors import (
 )
 from .grid import Grid
 from .models import Model
-from .simulation import Gradient, Run, Simulation, SteadyRun, Tangent
 
-# What is imported when it is first used: the rest of SciPy, matplotlib and the like stay out of `import adjoint_rd`.
+if TYPE_CHECKING:
+    from .inverse import Inversion, invert
+    from .io import load
+    from .objective import Objective, standard_errors
+    from .optimize import adaptive, minimize
+    from .simulation import Gradient, Run, Simulation, SteadyRun, Tangent
+    from .steady import SteadyObjective
+
+# Imported when first used: Numba, SciPy's optimisers and matplotlib stay out of `import adjoint_rd`.
 _LATER = {
+    "Gradient": "simulation",
+    "Inversion": "inverse",
     "Objective": "objective",
-    "standard_errors": "objective",
+    "Run": "simulation",
+    "Simulation": "simulation",
+    "SteadyObjective": "steady",
+    "SteadyRun": "simulation",
+    "Tangent": "simulation",
+    "adaptive": "optimize",
+    "invert": "inverse",
     "load": "io",
+    "minimize": "optimize",
+    "standard_errors": "objective",
 }
-_MODULES = ("initial", "io", "models", "plots", "presets", "stability", "validate")
+_MODULES = (
+    "guards",
+    "initial",
+    "io",
+    "landscape",
+    "landscape_plots",
+    "models",
+    "penalties",
+    "plots",
+    "presets",
+    "stability",
+    "steady",
+    "trajectory_fit",
+    "transforms",
+    "validate",
+)
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(import_module(f".{_LATER[name]}", __name__), name)
-    if name in _MODULES:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    elif name in _MODULES:
+        found = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATER, *_MODULES])
+    return sorted({*globals(), *_LATER, *_MODULES})
 
 
 __all__ = [
@@ -47,18 +82,21 @@ __all__ = [
     "Gradient",
     "Grid",
     "InputError",
+    "Inversion",
     "Model",
     "Objective",
     "Run",
     "Simulation",
     "StabilityError",
     "StabilityWarning",
+    "SteadyObjective",
     "SteadyRun",
     "Tangent",
     "__version__",
+    "adaptive",
+    "invert",
     "load",
     "losses",
-    "presets",
+    "minimize",
     "standard_errors",
-    "validate",
 ]

@@ -2,17 +2,19 @@
 
 Of a run (`watch` looks at them while it runs; each is usable alone):
 
-    Multiplier    lowest eigenvalue of the step's Jacobian ``J = dy(n+1)/dy(n)``, by power iteration on 1 - J with tangents.
-                  Below -1 a perturbation flips its sign in every step and grows: the time step is too long for this state,
-                  however quiet it looks. It needs no growth to have happened yet, and alarms first.
+    Multiplier    lowest eigenvalue of the step's Jacobian ``J = dy(n+1)/dy(n)``, by power iteration on 1 - J with
+                  tangents. Below -1 a perturbation flips its sign in every step and grows: the time step is too long
+                  for this state, however quiet it looks. It needs no growth to have happened yet, and alarms first.
     Range         leaving the box of states of the model, such as u < 0: late, but it misses nothing.
-    Flip          ``|y(n+1) - 2 y(n) + y(n-1)| / 4``, the amplitude of what changes sign in every step, growing and dominant.
+    Flip          ``|y(n+1) - 2 y(n) + y(n-1)| / 4``, the amplitude of what alternates from step to step, growing.
     Checkerboard  amplitude of the highest spatial mode, growing.
     PatternLost   a uniform state: nothing in it tells of the diffusivities, and of most parameters little.
 
-Of a gradient: `gradient_flow`, the norm of the adjoint against steps back, where it explodes, and the window that this suggests.
-Each has a limit to be set: tight ones give early notice, and alarm for runs that recover; validation/guards_lead.py measures both.
-For optimisers: `constraint`, the a-priori limit on dt (see `adjoint_rd.stability`) as a constraint on x.
+Each has a limit to be set: tight ones give early notice, and alarm for runs that recover; validation/guards_lead.py
+measures both.
+
+Of a gradient: `gradient_flow`, the norm of the adjoint against steps back, where it explodes, and the window that this
+suggests. For optimisers: `constraint`, the a-priori limit on dt (see `adjoint_rd.stability`) as a constraint on x.
 
 Between steps a guard sees the last three states; only `Multiplier` costs more than a few passes over the state.
 """
@@ -78,7 +80,7 @@ def outside(y: np.ndarray, box: Sequence[tuple[float, float]]) -> float:
 
 
 def checkerboard(y: np.ndarray) -> float:
-    """The largest value of the state after the filter (-1/4, 1/2, -1/4) along each axis: 1 for the highest mode, 0 for uniform.
+    """The largest value after the filter (-1/4, 1/2, -1/4) along each axis: it keeps the highest mode as it is.
 
     On smooth patterns it falls with the fourth power of the wave number (in 2-D).
     """
@@ -131,7 +133,7 @@ def spectral_radius(
 def lowest_multiplier(
     sim: Simulation, y: Any, params: Mapping[str, Any], *, iterations: int = 50, start: Any = None
 ) -> tuple[float, np.ndarray]:
-    """Estimate the lowest eigenvalue of the step's Jacobian at y, by power iteration on 1 - J; it approaches from above.
+    """Estimate the lowest eigenvalue of the step's Jacobian at y from above, by power iteration on 1 - J.
 
     Parameters
     ----------
@@ -157,7 +159,11 @@ def lowest_multiplier(
 
 
 def _start(sim: Simulation, start: Any) -> np.ndarray:
-    t = np.random.default_rng(0).standard_normal(sim.state_shape) if start is None else np.array(start, dtype=np.float64)
+    t = (
+        np.random.default_rng(0).standard_normal(sim.state_shape)
+        if start is None
+        else np.array(start, dtype=np.float64)
+    )
     if t.shape != sim.state_shape:
         raise InputError(f"start has shape {t.shape}; it must be {sim.state_shape}.")
     return t / np.sqrt(np.sum(t * t))
@@ -168,10 +174,10 @@ def _start(sim: Simulation, start: Any) -> np.ndarray:
 
 @dataclass
 class Range:
-    """Alarms when the state leaves its box: below the lower ends by more than `margin`, above the upper ones by `above`.
+    """Alarms when the state leaves its box, below by more than `margin` or above by more than `above`.
 
-    The box is ((0, 1), (0, 1)) for Gray-Scott, else that which the model declares; or give ((low, high), ...), one for each
-    species. By as much as the first state is outside, such as by noise, later ones may be too.
+    The box is ((0, 1), (0, 1)) for Gray-Scott, else that which the model declares; or give ((low, high), ...), one for
+    each species. By as much as the first state is outside, such as by noise, later ones may be too.
     """
 
     margin: float = 0.05
@@ -231,7 +237,9 @@ class Flip:
         self._last = amplitude
         if self._grown < self.looks:
             return None
-        return Alarm(self.name, step, amplitude, self.least, "alternates from step to step, and more each time; use a smaller dt")
+        return Alarm(
+            self.name, step, amplitude, self.least, "alternates from step to step, and more each time; use a smaller dt"
+        )
 
 
 @dataclass
@@ -264,8 +272,8 @@ class Multiplier:
     Parameters
     ----------
     margin : float
-        0 gives the earliest notice. Patterns pass through states with multipliers down to -1.24 and recover, at dt up to 0.9 of
-        where they blow up; the default is beyond that.
+        0 gives the earliest notice. Patterns pass through states with multipliers down to -1.24 and recover, at dt up
+        to 0.9 of where they blow up; the default is beyond that.
     first, later : int
         Iterations at the first look and at later ones, which start from the last mode.
     every : int
@@ -322,7 +330,9 @@ class PatternLost:
         number = max(float(np.std(each, dtype=np.float64)) for each in recent[-1])
         if step == 0 or not number < self.least:
             return None
-        return Alarm(self.name, step, number, self.least, "the state is uniform; gradients carry next to no information here")
+        return Alarm(
+            self.name, step, number, self.least, "the state is uniform; gradients carry next to no information here"
+        )
 
 
 def default_guards() -> list[Any]:
@@ -392,7 +402,8 @@ def watch(
     recent, taken, alarms, silent = [y], 0, [], list(guards)
     while True:
         for guard in list(silent):
-            alarm = guard.look(sim, params, taken, recent)
+            with np.errstate(all="ignore"):  # states close to overflow are what this is for
+                alarm = guard.look(sim, params, taken, recent)
             if alarm is not None:
                 alarms.append(alarm)
                 silent.remove(guard)
@@ -543,7 +554,9 @@ def _judge(
     growth = float((norm[-1] / norm[0]) ** (1.0 / back[-1])) if norm[0] > 0.0 and norm[-1] > 0.0 else math.nan
     usable = (exploded[0] if exploded.size else len(back) - 1) if back.size > 1 else 1
     usable = max(1, int(usable))
-    scaled = np.stack([series[: usable + 1] * abs(float(np.mean(params[name]))) for name, series in total.items()], axis=1)
+    scaled = np.stack(
+        [series[: usable + 1] * abs(float(np.mean(params[name]))) for name, series in total.items()], axis=1
+    )
     distance = np.linalg.norm(scaled - scaled[-1], axis=1)
     far = np.flatnonzero(distance > closeness * np.linalg.norm(scaled[-1]))
     chosen = min(usable, max(1, int(far[-1]) + 1 if far.size else 1))

@@ -148,6 +148,17 @@ class Trajectory:
         self.losses = {check_count("step", step): loss for step, loss in sorted(losses.items())}
 
 
+def __getattr__(name: str) -> Any:
+    # The losses of patterns build on this module; they are found here too.
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import pattern_losses
+
+    if name in pattern_losses.__all__:
+        return getattr(pattern_losses, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def check_loss(loss: Any, argument: str = "loss") -> None:
     """Raise an `InputError` unless `loss` has ``value`` and ``seed``."""
     missing = [name for name in ("value", "seed") if not callable(getattr(loss, name, None))]

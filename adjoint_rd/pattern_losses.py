@@ -19,9 +19,9 @@ with phi* the features of the target pattern, or their mean over several. With w
     GramTexture      means and products of the local amplitudes in a bank of Gabor filters
     Weighted         a weighted sum of any losses
 
-All but `LogSpectrum` with a window function or with patches (stride > 1) are invariant under periodic shifts, up to rounding.
-Features are smooth in z everywhere, uniform states included. The floor and all scales are taken from the targets, so that they
-are constants. The losses also have `misfit` and `misfit_tangent`, for least squares.
+All but `LogSpectrum` with a window function or with patches (stride > 1) are invariant under periodic shifts, up to
+rounding. Features are smooth in z everywhere, uniform states included. The floor and all scales are taken from the
+targets, so that they are constants. The losses also have `misfit` and `misfit_tangent`, for least squares.
 """
 
 import math
@@ -52,10 +52,7 @@ class _Statistic:
         """Take scales from the targets' images."""
 
     def _images(self, y: np.ndarray) -> list[np.ndarray]:
-        if self.species is None:
-            seen = list(range(len(y)))
-        else:
-            seen = self.species
+        seen = list(range(len(y))) if self.species is None else self.species
         if len(seen) != len(self.target) or max(seen) >= len(y):
             raise InputError(f"the target has {len(self.target)} species ({self.species}), the state {len(y)}.")
         return [np.asarray(y[s], dtype=np.float64) for s in seen]
@@ -180,7 +177,9 @@ class _Power(_Statistic):
     def _pull_tangent(self, z: np.ndarray, t: np.ndarray, w: np.ndarray) -> np.ndarray:
         X, X_t = self._transform(z), self._transform(t)
         P, P_t = self._power(X), self._power_tangent(X, X_t)
-        a = self._power_pull(X_t, self._of_power_pull(P, w)) + self._power_pull(X, self._of_power_pull_tangent(P, P_t, w))
+        a = self._power_pull(X_t, self._of_power_pull(P, w)) + self._power_pull(
+            X, self._of_power_pull_tangent(P, P_t, w)
+        )
         return self._transform_pull(a, z.shape)
 
     def _of_power(self, P: np.ndarray) -> np.ndarray:
@@ -248,7 +247,9 @@ class LogSpectrum(_Power):
         powers = [self._power(self._transform(z)).ravel()[1:] for z in images]
         self.floor = self.relative_floor * float(np.mean(powers))
         if not self.floor > 0.0:
-            raise InputError("the target is uniform: its spectrum is zero. Use a target that has a pattern, or Moments.")
+            raise InputError(
+                "the target is uniform: its spectrum is zero. Use a target that has a pattern, or Moments."
+            )
 
     def _of_power(self, P: np.ndarray) -> np.ndarray:
         return np.log(self._average(P) + self.floor)
@@ -283,14 +284,16 @@ class Autocorrelation(_Power):
     target, species, sigma
         As in `LogSpectrum`.
     max_lag : int, optional
-        Lags up to this many cells along each axis, by default 16 or less than half of a small grid; half of them, since lag and
-        -lag are the same.
+        Lags up to this many cells along each axis, by default 16 or less than half of a small grid; half of them, since
+        lag and -lag are the same.
     mean : {"remove", "keep"}
     """
 
     taper, patch, stride = None, None, 1
 
-    def __init__(self, target: Any, *, species: Any = None, max_lag: int | None = None, mean: str = "remove", sigma: Any = 1.0):
+    def __init__(
+        self, target: Any, *, species: Any = None, max_lag: int | None = None, mean: str = "remove", sigma: Any = 1.0
+    ):
         self.max_lag = None if max_lag is None else check_count("max_lag", max_lag, 1)
         self.remove_mean = check_choice("mean", mean, ("remove", "keep")) == "remove"
         super().__init__(target, species, sigma)
@@ -390,8 +393,8 @@ class Histogram(_Statistic):
     width : float, optional
         Of the kernel; by default the distance of the centres.
     cumulative : bool
-        False: g is Gaussian, h_j the share of cells near b_j. True: g is the normal distribution function of -(z - b) / width, h_j
-        the share of cells below b_j; its gradient reaches values that no bin of the target holds.
+        False: g is Gaussian, h_j the share of cells near b_j. True: g is the normal distribution function of -(z - b) /
+        width, h_j the share of cells below b_j; its gradient reaches values that no bin of the target holds.
     """
 
     def __init__(
@@ -450,11 +453,11 @@ class Histogram(_Statistic):
 class GramTexture(_Statistic):
     """Half the squared differences of ``mean A_k`` and ``mean A_k A_l``, A_k the local amplitude in Gabor filter k.
 
-    ``A_k = sqrt(|r_k|^2 + e^2) - e`` with ``r_k = z * g_k``, e a tenth of the target's rms amplitude; features are over the
-    target's rms amplitudes. In Fourier space the filters are Gaussians around ``c (cos a, sin a)``, less their value at 0,
-    with c = 1 / wavelength, as wide as a third of c: made by this formula, nothing is trained or downloaded. The modulus
-    makes the products see how structures meet, which no spectrum does (Gatys et al. 2015 for the Gram matrix, Portilla and
-    Simoncelli 2000 for amplitudes of oriented filters).
+    ``A_k = sqrt(|r_k|^2 + e^2) - e`` with ``r_k = z * g_k``, e a tenth of the target's rms amplitude; features are over
+    the target's rms amplitudes. In Fourier space the filters are Gaussians around ``c (cos a, sin a)``, less their
+    value at 0, with c = 1 / wavelength, as wide as a third of c: made by this formula, nothing is trained or
+    downloaded. The modulus makes the products see how structures meet, which no spectrum does (Gatys et al. 2015 for
+    the Gram matrix, Portilla and Simoncelli 2000 for amplitudes of oriented filters).
 
     Parameters
     ----------
@@ -577,7 +580,9 @@ class Weighted:
         self.losses = tuple(losses)
         self.weights = tuple(float(weight) for weight in weights)
         if not self.losses or len(self.losses) != len(self.weights):
-            raise InputError(f"Weighted got {len(self.losses)} losses and {len(self.weights)} weights; give one for each.")
+            raise InputError(
+                f"Weighted got {len(self.losses)} losses and {len(self.weights)} weights; give one for each."
+            )
         for loss, weight in zip(self.losses, self.weights, strict=True):
             check_loss(loss, "losses")
             if not 0.0 <= weight < math.inf:

@@ -1,5 +1,6 @@
 """Simulation: runs of a model on a grid, and exact gradients, tangents and Hessian products through them."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -279,7 +280,7 @@ class Simulation:
             return
         if not self._warned:
             self._warned = True
-            warnings.warn(message, StabilityWarning, stacklevel=4)
+            warnings.warn(message, StabilityWarning, stacklevel=_level_of_caller())
 
     def _limit_message(self, name: str, limit: float, reason: str, params: Mapping[str, Any]) -> str:
         h2 = min(self.grid.spacing) ** 2
@@ -767,6 +768,14 @@ class Simulation:
             step=bad,
             state=state,
         )
+
+
+def _level_of_caller() -> int:
+    """The `stacklevel` at which a warning raised by the caller points at code outside this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _finite(array: np.ndarray) -> bool:

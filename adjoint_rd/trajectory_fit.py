@@ -10,7 +10,8 @@ of R give an extrapolation and an error (Richardson):
 
     p = p_f + (p_f - p_c) / ((R_f / R_c)^2 - 1)
 
-The first frame is taken as exact: noise in it is not modelled. All species must have been observed.
+The first frame is taken as exact: noise in it is not modelled. All species must have been observed. Refinement is for
+frames of the continuous equations: measured, or computed with a far smaller error than that of the frames' own grid.
 """
 
 import warnings
@@ -42,8 +43,9 @@ REFINE = (1, 2, 3)
 ROUNDS = 4  # the substeps are chosen anew if the start blows up or an estimate leaves the margin
 SMOOTHING = 1.5  # cells, of the residual whose least squares give the start
 GAUSS_NEWTON_STEPS = 10
+REACH = 20.0  # a parameter that is fitted as exp(x) may change by a factor exp(20)
 MOST_STEPS = 10**7
-MOST_LEFT = 0.5  # of the frames' change; a fit that leaves more unexplained has failed
+MOST_LEFT = 0.5  # a fit that leaves more of the frames unexplained has failed
 METHODS = ("adjoint", "least_squares")
 
 
@@ -251,6 +253,7 @@ def fit_trajectory(
     start: Mapping[str, float] | None = None,
     refine: int | Sequence[int] | None = None,
     frames: int = FRAMES,
+    substeps: int | None = None,
     boundary: Any = None,
     noise: Any = None,
     transform: Any = "log",
@@ -280,6 +283,10 @@ def fit_trajectory(
     frames : int
         Use the first so many frames. Long stretches cost time, and where patterns are chaotic they make a rough
         landscape.
+    substeps : int, optional
+        Steps per interval (the shortest) between frames for R = 1; R^2 times as many on finer grids. By default as
+        many as keep the stability limits at 1.5 times the start's parameters. Frames of a run of this library on the
+        same grid want its own number, and refine=1: then there is no discretisation error at all.
     boundary : str or sequence of str, optional
         By default the file's; periodic if it says nothing, which `message` then mentions.
     noise : float or sequence of float, optional
@@ -307,6 +314,8 @@ def fit_trajectory(
         If the frames do not fit the model, or lack times or spacing.
     """
     check_choice("method", method, METHODS)
+    if substeps is not None:
+        check_count("substeps", substeps, 1)
     if isinstance(free, str):
         free = (free,)
     frames_used = _check_frames(observation, models.get(model), check_count("frames", frames, 2))
@@ -341,21 +350,21 @@ def fit_trajectory(
     begin, remarks = task.start(dict(start or {}))
     values, notes, factor = begin, notes + remarks, 1
     for attempt in range(1, ROUNDS + 1):
-        base = factor * task.base_substeps(values, refinements)
+        base = factor * task.base_substeps(values, refinements) if substeps is None else substeps
         done: list[RefinementFit] = []
         try:
             for R in refinements:
                 found, fitted = task.fit(R, base * R * R, done[-1].params if done else values, progress)
                 done.append(found)
                 result = task.result(done, begin, fitted, notes)
-                if found.dt > found.safe:
+                if found.dt > found.safe and substeps is None:
                     break
                 if on_refinement is not None:
                     on_refinement(result)
             else:
                 return result
         except (DivergenceError, StabilityError):  # at the start: trials are caught by the objective
-            if attempt == ROUNDS:
+            if attempt == ROUNDS or substeps is not None:
                 raise
             notes.append(f"The start blew up with {base} steps per interval, R=1; twice as many were used.")
             factor *= 2
@@ -593,6 +602,14 @@ class _Task:
 
     # The result
 
+    def _unexplained(self, fitted: np.ndarray) -> float:
+        """The squared misfit relative to that of the better of two guesses: nothing changes; all is uniform."""
+        later = self.frames[1:]
+        cells = tuple(range(2, later.ndim))
+        guesses = (self.frames[:1], later.mean(axis=cells, keepdims=True))
+        best = min(float(np.sum(((later - guess) / self.sigma) ** 2)) for guess in guesses)
+        return float(np.sum(((fitted[1:] - later) / self.sigma) ** 2)) / best if best else 0.0
+
     def result(
         self, done: Sequence[RefinementFit], begin: dict[str, float], fitted: np.ndarray, notes: Sequence[str]
     ) -> TrajectoryFit:
@@ -603,7 +620,7 @@ class _Task:
         steps = ", ".join(f"{each.substeps} (R={each.refine})" for each in done)
         notes.append(
             f"Explicit Euler took {steps} steps per {interval} between frames: dt is at most "
-            f"{max(each.dt / each.safe for each in done):.2f} of the safe limit at the estimates."
+            f"{max(each.dt / each.safe for each in done):.2f} of the safe stability limit at the estimates."
         )
         if len(done) > 1:
             params = _extrapolate(done[-2], fine)
@@ -622,13 +639,12 @@ class _Task:
                 )
         else:
             notes.append("The discretisation error is unknown; two values of refine would give an estimate.")
-        change = (self.frames[1:] - self.frames[0]) / self.sigma
-        left = float(np.sum(((fitted - self.frames)[1:] / self.sigma) ** 2) / (np.sum(change**2) or 1.0))
+        left = self._unexplained(fitted)
         success = all(each.success for each in done)
         if left > MOST_LEFT:
             success = False
             notes.append(
-                f"The fit leaves {100 * left:.0f} % of the frames' change unexplained: give a start nearer to the "
+                f"The fit leaves {100 * left:.0f} % of the frames unexplained: give a start nearer to the "
                 "answer or fewer frames, "
                 "or look for noise in the first frame."
             )
@@ -675,6 +691,11 @@ def _by_adjoint(
     if length == 0.0:
         return x0, True, "the start is a minimum"
     T = length * root
+    # No trial may overflow: the bounds of z keep every |x - x0| within reach.
+    bounded = [not obj.transforms[name].accepts(-1.0) for name in obj.free]
+    reach = np.where(bounded, REACH, 1e3 * np.maximum(1.0, np.abs(x0)))
+    most = np.min(reach[:, None] / np.maximum(np.abs(T), np.finfo(float).tiny), axis=0) / x0.size
+    options = dict(ftol=1e-11, gtol=1e-7, maxiter=200)
 
     def function(z: np.ndarray) -> tuple[float, np.ndarray]:
         x = x0 + T @ z
@@ -682,9 +703,8 @@ def _by_adjoint(
         note(x, value)
         return value / length**2, T.T @ gradient / length**2
 
-    found = minimize(
-        function, np.zeros(x0.size), jac=True, method="L-BFGS-B", options=dict(ftol=1e-11, gtol=1e-7, maxiter=200)
-    )
+    box = np.stack([-most, most], axis=1)
+    found = minimize(function, np.zeros(x0.size), jac=True, method="L-BFGS-B", bounds=box, options=options)
     return x0 + T @ found.x, bool(found.success), str(found.message)
 
 
