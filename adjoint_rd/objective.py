@@ -4,7 +4,7 @@
 is continued so that line searches back off; see `Objective`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,8 @@ class Objective:
         self.window = window
         sim._window_start(self.steps, window)
         losses.by_step(loss, self.steps)
+        if penalty is not None and not all(callable(getattr(penalty, name, None)) for name in ("value", "gradient")):
+            raise InputError(f"penalty={penalty!r} has no value(params) and gradient(params), see penalties.Gaussian.")
         self.penalty = penalty
         self.on_unstable = check_choice("on_unstable", on_unstable, ("continue", "raise"))
         self.checkpoints = checkpoints
@@ -126,11 +128,17 @@ class Objective:
         names = self.sim.model.names
         if isinstance(free, str):
             free = (free,)
+        if not isinstance(free, Iterable):
+            raise InputError(f"free={free!r} must be names of what to vary: {', '.join(names)} or 'initial'.")
+        if not isinstance(fixed, Mapping):
+            raise InputError(f"fixed={fixed!r} must be a dict {{name: number, or array for a field}}.")
         free = tuple(free)
         if not free:
             raise InputError(f"free is empty; name what to vary: {', '.join(names)} or 'initial'.")
+        if "initial" in fixed:
+            raise InputError("fixed has 'initial'; the initial state is y0, and free may name it.")
         for name in (*free, *fixed):
-            if name not in names and not (name == "initial" and name in free):
+            if name not in names and name != "initial":
                 raise InputError(
                     f"{'free' if name in free else 'fixed'} has {name!r}, which {self.sim.model.name} does not know; "
                     f"its parameters are {', '.join(names)}.{did_you_mean(name, (*names, 'initial'))}"
@@ -167,7 +175,10 @@ class Objective:
         for name in self.free:
             if name not in values and name != "initial":
                 raise InputError(f"pack lacks {name!r}; free is {', '.join(self.free)}.")
-            value = np.asarray(values.get(name, self.y0), dtype=np.float64)
+            value = np.asarray(values.get(name, self.y0))
+            if value.dtype.kind not in "iuf":
+                raise InputError(f"pack got {name}={values.get(name)!r}; it must be real numbers.")
+            value = value.astype(np.float64)
             if value.ndim and value.shape != self._shapes[name]:
                 raise InputError(
                     f"pack got {name!r} of shape {value.shape}; it is free with shape {self._shapes[name]}."
@@ -202,12 +213,16 @@ class Objective:
             values[name] = value.reshape(shape) if shape else float(value[0])
         return values
 
-    def _check_x(self, x: Any) -> np.ndarray:
-        x = np.array(x, dtype=np.float64)
+    def _check_x(self, x: Any, argument: str = "x") -> np.ndarray:
+        given = np.asarray(x)
+        if given.dtype.kind not in "iuf":
+            raise InputError(f"{argument} has dtype {given.dtype}; it must be real numbers.")
+        x = np.array(given, dtype=np.float64)
         if x.shape != (self.size,):
-            raise InputError(f"x has shape {x.shape}; this objective takes ({self.size},), see pack().")
+            raise InputError(f"{argument} has shape {x.shape}; this objective takes ({self.size},), see pack().")
         if not np.all(np.isfinite(x)):
-            raise InputError(f"x has values that are not finite, the first at index {int(np.argmin(np.isfinite(x)))}.")
+            first = int(np.argmin(np.isfinite(x)))
+            raise InputError(f"{argument} has values that are not finite, the first at index {first}.")
         return x
 
     @property
@@ -271,7 +286,7 @@ class Objective:
     def hessp(self, x: Any, v: Any) -> np.ndarray:
         """The Hessian of J at x times v (n,). With a window: that of `freeze(x)`."""
         x = self._check_x(x)
-        v = self._check_x(v)
+        v = self._check_x(v, "v")
         (_, gradient), anchor = self._at(x, "gradient", self._evaluate)
         if anchor is None:
             return self._second(x, v, gradient)
@@ -423,11 +438,11 @@ class Objective:
 
     def _find(self, x: np.ndarray, function: Callable[[np.ndarray], Any]) -> tuple[Any, _Anchor | None]:
         if self.on_unstable == "raise":
-            return function(x), None
+            return self._finite(function, x), None
         inside = np.fmin(np.fmax(x, self._box[0]), self._box[1])
         in_box = bool(np.all(inside == x))
         try:
-            result = function(inside)
+            result = self._finite(function, inside)
         except (StabilityError, DivergenceError) as error:
             return self._back_off(x, inside, function, error)
         value = _value_of(result)
@@ -438,6 +453,17 @@ class Objective:
         self.log.append(Trial(x.copy(), inside, "a diffusivity is outside the stable box, see bounds"))
         weight = self._weight or 10.0 * max(abs(value), np.finfo(float).tiny)
         return result, _Anchor(inside, (inside == x).astype(float), weight)
+
+    @staticmethod
+    def _finite(function: Callable[[np.ndarray], Any], x: np.ndarray) -> Any:
+        """`function` at x; a state that is finite but so large that the loss is not counts as divergence."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = function(x)
+            parts = result if isinstance(result, tuple) else (_value_of(result), result)
+            finite = all(np.isfinite(part).all() for part in parts)
+        if not finite:
+            raise DivergenceError("the loss or its gradient overflows: the state is finite, but much too large.")
+        return result
 
     def _back_off(
         self, x: np.ndarray, inside: np.ndarray, function: Callable[[np.ndarray], Any], error: Exception
@@ -450,19 +476,19 @@ class Objective:
             fraction *= 0.5
             used = good + fraction * (inside - good)
             try:
-                result = function(used)
-                break
+                result = self._finite(function, used)
             except (StabilityError, DivergenceError):
                 continue
+            if _value_of(result) >= good_value:
+                break
+            # Lower than the last good point: a line search would take x for progress. That point itself stands for x.
+            fraction, used, result = 0.0, good, function(good)
+            break
         else:
             fraction, used, result = 0.0, good, function(good)
         self.log.append(Trial(x.copy(), used, str(error)))
-        distance = x - used
-        # At least as high as the last good point, so that no line search takes x for progress.
-        shortfall = max(good_value - _value_of(result), 0.0)
-        weight = (self._weight or 1.0) + 2.0 * shortfall / float(distance @ distance)
         slope = np.where(inside == x, fraction, 0.0)
-        return result, _Anchor(used, slope, weight)
+        return result, _Anchor(used, slope, self._weight or 1.0)
 
 
 def _value_of(result: Any) -> float:
@@ -556,6 +582,8 @@ def standard_errors(obj: Any, x: Any) -> dict[str, Any]:
         {name: float or array}; NaN where the Hessian is not positive definite, that is where the data do not
         determine the parameter or x is no minimum.
     """
+    if not isinstance(obj, (Objective, SumObjective)):
+        raise InputError(f"obj={obj!r} must be an adjoint_rd.Objective, or a sum of them.")
     x = np.asarray(x, dtype=np.float64)
     if obj.size > MOST_COLUMNS:
         raise InputError(f"standard_errors builds a {obj.size} x {obj.size} Hessian; at most {MOST_COLUMNS} unknowns.")

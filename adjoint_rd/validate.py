@@ -216,7 +216,10 @@ def _pointwise(name: str, claimed: Any, found: Any, names: tuple[str, ...]) -> R
 
 def _promoting(model: models.Model) -> list[str]:
     """The model's functions that return float64 for float32 arguments."""
-    from numba import njit, types
+    from numba import config, njit, types
+
+    if config.DISABLE_JIT:
+        return []  # nothing is compiled, so that nothing is known of it
 
     s = types.UniTuple(types.float32, len(model.species))
     p = types.UniTuple(types.float32, len(model.parameters))

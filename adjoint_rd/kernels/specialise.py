@@ -66,13 +66,17 @@ def code_tag(*things: Any) -> str:
             if id(function) in seen:
                 return ("again", seen[id(function)])
             seen[id(function)] = len(seen)
-            options = sorted(map(repr, getattr(thing, "targetoptions", {}).items()))
+            options = sorted((name, walk(value)) for name, value in getattr(thing, "targetoptions", {}).items())
             cells = [walk(cell.cell_contents) for cell in function.__closure__ or ()]
             return (walk_code(function.__code__, function.__globals__), function.__defaults__, cells, options)
         if isinstance(thing, types.ModuleType):
             return thing.__name__
         if isinstance(thing, (tuple, list)):
             return [walk(item) for item in thing]
+        if isinstance(thing, (set, frozenset)):  # in an order that differs between processes
+            return sorted(map(repr, thing))
+        if isinstance(thing, dict):
+            return sorted((repr(name), repr(walk(value))) for name, value in thing.items())
         if isinstance(thing, _CONSTANT) or thing is None:
             return repr(thing)
         if hasattr(thing, "tobytes") and not isinstance(thing, type):
@@ -80,7 +84,7 @@ def code_tag(*things: Any) -> str:
         return getattr(thing, "__qualname__", None) or f"{type(thing).__qualname__} {_stable_repr(thing)}"
 
     def walk_code(code: types.CodeType, namespace: dict[str, Any]) -> Any:
-        constants = [walk_code(c, namespace) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+        constants = [walk_code(c, namespace) if isinstance(c, types.CodeType) else walk(c) for c in code.co_consts]
         used = [(name, walk(namespace[name])) for name in code.co_names if name in namespace]
         used += [(name, walk_module(namespace[name], code, ())) for name in code.co_names if name in namespace]
         return (code.co_code.hex(), code.co_names, code.co_varnames, constants, used)

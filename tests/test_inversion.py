@@ -1,0 +1,262 @@
+"""Parameters from patterns: short versions of validation/inversion_suite.py, and the parts."""
+
+import numpy as np
+import pytest
+
+import adjoint_rd as rd
+from adjoint_rd import models, presets
+from adjoint_rd.inverse import invert
+from adjoint_rd.inversion import cleanup, start
+
+N = 48
+NAMES = ("Du", "Dv", "F", "k")
+
+
+def develop(name, tol, shape=(N, N)):
+    preset = presets.get(name)
+    sim = rd.Simulation(preset.model, rd.Grid(shape), dt=preset.dt, stability="off", threads=1)
+    run = sim.run_to_steady(sim.initial_state(**preset.initial, rng=1), preset.parameters, tol=tol, max_steps=150_000)
+    assert run.final[1].std() > 0.02, "the pattern died"
+    return dict(preset.parameters), run.final
+
+
+@pytest.fixture(scope="module")
+def worms():
+    """A steady pattern with its parameters."""
+    return develop("well-worms", 1e-7)
+
+
+@pytest.fixture(scope="module")
+def creeping():
+    """The reference experiment's pattern, stopped when max |y_t| = 5e-5."""
+    return develop("reference", 5e-5, (64, 64))
+
+
+def errors(fit, params):
+    return np.array([fit.params[name] / params[name] - 1.0 for name in NAMES])
+
+
+def scores(fit, params):
+    return np.array([(fit.params[name] - params[name]) / fit.stderr[name] for name in NAMES])
+
+
+def noisy(v, fraction, seed):
+    return v + fraction * v.max() * np.random.default_rng(seed).standard_normal(v.shape)
+
+
+# Fits
+
+
+def test_a_clean_snapshot_gives_all_parameters(worms):
+    params, state = worms
+    fit = invert(state[1])
+    assert fit.success, fit.message
+    assert np.max(np.abs(errors(fit, params))) < 1e-5
+    np.testing.assert_allclose(fit.state[0], state[0], atol=1e-4)
+
+
+def test_a_snapshot_stopped_at_5e_5_gives_all_parameters_within_a_tenth_of_a_percent(creeping):
+    params, state = creeping
+    fit = invert(state[1])
+    assert fit.success, fit.message
+    assert np.max(np.abs(errors(fit, params))) < 1e-3
+    assert np.max(np.abs(scores(fit, params))) < 3.0
+
+
+def test_the_start_does_not_matter_on_clean_data(worms):
+    params, state = worms
+    part = start.structure(models.get("gray_scott"), 1, {})
+    problem = start.Residual(models.get("gray_scott"), rd.Grid((N, N)), state[1], part, {})
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        begin = {"Du": 0.1 * 10 ** rng.uniform(-1, 1), "F": 0.03 * 10 ** rng.uniform(-1, 1)}
+        found = problem.fit(begin).params
+        assert all(found[name] == pytest.approx(params[name], rel=1e-4) for name in NAMES), begin
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_of_one_percent_gives_all_parameters_within_their_errors(worms, seed):
+    params, state = worms
+    fit = invert(noisy(state[1], 0.01, seed))
+    assert fit.success, fit.message
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+    assert np.max(np.abs(errors(fit, params))) < 0.02
+    assert fit.noise == pytest.approx(0.01 * state[1].max(), rel=0.1)
+
+
+def test_eight_bits_give_all_parameters_within_one_percent(worms):
+    params, state = worms
+    fit = invert(np.round(255.0 * state[1]) / 255.0)
+    assert fit.success, fit.message
+    assert np.max(np.abs(errors(fit, params))) < 0.01
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
+def test_a_creeping_pattern_with_noise_has_honest_errors(creeping):
+    params, state = creeping
+    fit = invert(noisy(state[1], 0.01, 5))
+    assert fit.success, fit.message
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
+def test_levels_with_a_scale_are_the_same_as_values(worms):
+    params, state = worms
+    fit = invert(200.0 * state[1], scale=1.0 / 200.0)
+    assert fit.success and np.max(np.abs(errors(fit, params))) < 1e-5
+    assert fit.gain == pytest.approx(200.0)
+
+
+def test_a_finer_unit_of_length_scales_the_diffusivities(worms):
+    params, state = worms
+    fit = invert(state[1], spacing=0.5)
+    assert fit.params["Du"] == pytest.approx(params["Du"] / 4.0, rel=1e-5)
+    assert fit.params["F"] == pytest.approx(params["F"], rel=1e-5)
+
+
+def test_an_unknown_gain_leaves_the_combinations(worms):
+    params, state = worms
+    fit = invert(state[1] / state[1].max(), scale=None)
+    assert fit.success and "gain is unknown" in fit.message
+    assert np.all(np.isnan(list(fit.stderr.values())))
+    F = params["F"]
+    expected = {"Du/F": params["Du"] / F, "Dv/sqrt(F)": params["Dv"] / F**0.5, "(F+k)/sqrt(F)": (F + params["k"]) / F**0.5}
+    for name, value in expected.items():
+        assert fit.combinations[name][0] == pytest.approx(value, rel=1e-4)
+
+
+def test_one_known_ratio_resolves_the_gain(worms):
+    params, state = worms
+    peak = state[1].max()
+    fit = invert(state[1] / peak, scale=None, known={"Du/Dv": params["Du"] / params["Dv"]})
+    assert fit.success and np.max(np.abs(errors(fit, params))) < 1e-4
+    assert fit.gain == pytest.approx(1.0 / peak, rel=1e-4)
+    assert np.all(np.isfinite(list(fit.stderr.values())))
+
+
+def test_a_hole_is_left_out(worms):
+    params, state = worms
+    v = noisy(state[1], 0.001, 2)
+    v[10:22, 20:32] = np.nan
+    fit = invert(v)
+    assert fit.success, fit.message
+    assert np.max(np.abs(errors(fit, params))) < 0.01
+
+
+def test_a_crop_is_fitted_without_its_surroundings(worms):
+    params, state = worms
+    fit = invert(noisy(state[1], 0.001, 2)[2:46, 3:45], boundary="cropped")
+    assert fit.success, fit.message
+    assert np.max(np.abs(errors(fit, params))) < 0.01
+
+
+def test_both_species_give_all_parameters(worms):
+    params, state = worms
+    noise = 0.005 * np.random.default_rng(4).standard_normal(state.shape)
+    fit = invert(state + noise, species=("u", "v"))
+    assert fit.success, fit.message
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
+def test_known_parameters_are_kept(worms):
+    params, state = worms
+    fit = invert(state[1], known={"Du": params["Du"]})
+    assert fit.names == ("Dv", "F", "k") and fit.params["Du"] == params["Du"]
+    assert set(fit.stderr) == {"Dv", "F", "k"}
+    assert fit.params["F"] == pytest.approx(params["F"], rel=1e-4)
+
+
+# Refusals
+
+
+def refused():
+    rng = np.random.default_rng(0)
+    i = np.mgrid[:N, :N][0]
+    yield "uniform", np.full((N, N), 0.3), "uniform"
+    yield "dead", np.zeros((N, N)), "uniform"
+    yield "noise", rng.standard_normal((N, N)), "noise"
+    yield "painted stripes", 0.2 + 0.15 * np.sin(2 * np.pi * 6 * i / N), ""
+    yield "painted stripes with noise", 0.2 + 0.15 * np.sin(2 * np.pi * 6 * i / N) + 0.002 * rng.standard_normal((N, N)), ""
+    yield "black and white", 1.0 * (np.sin(2 * np.pi * 6 * i / N) > 0), "levels"
+
+
+@pytest.mark.parametrize("image, word", [(image, word) for _, image, word in refused()], ids=[n for n, _, _ in refused()])
+def test_what_is_no_pattern_is_refused(image, word):
+    fit = invert(image)
+    assert not fit.success
+    assert word in fit.message.lower()
+    assert np.isnan(list(fit.params.values())).all()
+
+
+def test_a_moving_pattern_is_refused():
+    preset = presets.get("epsilon")
+    sim = rd.Simulation("gray_scott", rd.Grid((96, 96)), dt=1.0, stability="off", threads=1)
+    v = sim.run(sim.initial_state(**preset.initial, rng=1), preset.parameters, steps=6000).final[1]
+    assert v.max() > 0.1
+    assert not invert(v).success
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"model": "gray_scot"}, "Did you mean 'gray_scott'?"),
+        ({"scale": 0.0}, "scale=0.0"),
+        ({"noise": -1.0}, "noise=-1.0"),
+        ({"known": {"D": 1.0}}, "known has 'D'"),
+        ({"start": {"Du": -1.0}}, "must be positive"),
+        ({"species": "w"}, "species has 'w'"),
+        ({"mask": np.ones((3, 3), dtype=bool)}, "mask has"),
+        ({"boundary": "open"}, "boundary='open'"),
+        ({"scale": None, "offset": True}, "cannot both be unknown"),
+        ({"model": "schnakenberg", "species": "v"}, "is not linear in u"),
+    ],
+)
+def test_wrong_arguments_are_named(worms, options, words):
+    with pytest.raises(rd.InputError) as error:
+        invert(worms[1][1], **options)
+    assert words in str(error.value)
+
+
+# Parts
+
+
+def test_the_noise_is_measured():
+    rng = np.random.default_rng(0)
+    grid = rd.Grid((64, 64))
+    i = np.mgrid[:64, :64][0]
+    for kind in ("periodic", "neumann"):
+        grid = rd.Grid((64, 64), boundary=kind)
+        found = cleanup.spectrum(0.3 + 0.1 * np.cos(2 * np.pi * i / 16) + 0.01 * rng.standard_normal((64, 64)), grid)
+        assert found.noise == pytest.approx(0.01, rel=0.15)
+
+
+def test_the_step_of_quantisation_is_found():
+    v = np.random.default_rng(0).random((64, 64))
+    assert cleanup.quantisation(np.round(255 * v) / 255) == pytest.approx(1 / 255)
+    assert cleanup.quantisation(v) == 0.0
+
+
+@pytest.mark.parametrize("form", ["strong", "green"])
+def test_the_residuals_slopes_are_its_derivatives(worms, form):
+    params, state = worms
+    gray_scott = models.get("gray_scott")
+    part = start.structure(gray_scott, 1, {})
+    problem = start.Residual(gray_scott, rd.Grid((N, N)), state[1], part, {})
+    names = part.inner if form == "strong" else part.inner + part.outer
+    x = np.log([1.3 * params[name] for name in names])
+    function = getattr(problem, form)
+    _, J, _ = function(x)
+    for i in range(len(x)):
+        h = np.zeros(len(x))
+        h[i] = 1e-5
+        slope = (function(x + h)[0] - function(x - h)[0]) / 2e-5
+        if form == "strong":  # Kaufman's Jacobian: exact in the part that the residual does not see
+            assert np.linalg.norm(J[:, i] - slope) < 0.5 * np.linalg.norm(slope)
+        else:
+            np.testing.assert_allclose(J[:, i], slope, atol=1e-6 * np.abs(slope).max())
+
+
+def test_the_structure_is_read_off_the_model():
+    gray_scott = start.structure(models.get("gray_scott"), 1, {})
+    assert (gray_scott.inner, gray_scott.outer, gray_scott.green) == (("Du", "F"), ("Dv", "k"), True)
+    schnakenberg = start.structure(models.get("schnakenberg"), 0, {"gamma": 1.0})
+    assert (set(schnakenberg.inner), set(schnakenberg.outer)) == ({"Dv", "b"}, {"Du", "a"})
