@@ -23,7 +23,10 @@ def members(y0: Any, params: Any, state_ndim: int) -> list[tuple[Any, Any]] | No
 
     A batch is a `y0` with one axis more than a state, a list of parameter dicts, or both, of the same length.
     """
-    many_states = np.ndim(y0) == state_ndim + 1
+    try:
+        many_states = np.ndim(y0) == state_ndim + 1
+    except ValueError:
+        raise InputError("y0 is no array: its rows differ in length.") from None
     many_params = isinstance(params, Sequence) and not isinstance(params, (str, bytes))
     if not many_states and not many_params:
         return None

@@ -4,6 +4,7 @@ Every error raised on purpose descends from `AdjointRDError`; bad input is also 
 know nothing of this library can still catch it.
 """
 
+import numbers
 import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -65,6 +66,15 @@ def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
         return value
     listed = ", ".join(repr(choice) for choice in choices)
     raise InputError(f"{argument}={value!r} is not known; use one of {listed}.{did_you_mean(str(value), choices)}")
+
+
+def as_real(value: Any) -> float:
+    """Return a number as a float; a TypeError or OverflowError if it is none (truth values, text, complex numbers)."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item") and type(value).__name__ != "MaskedConstant":
+        value = value.item()  # of NumPy's scalars and arrays without axes
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError
+    return float(value)
 
 
 def check_count(argument: str, value: Any, least: int = 0) -> int:

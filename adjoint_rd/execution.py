@@ -3,19 +3,23 @@
 Works on flat states ``(S, rows, columns)``, see `adjoint_rd.kernels.cpu`; knows neither losses nor schedules.
 """
 
+import ctypes
 import os
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numba.core.errors import NumbaError
 
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 from .grid import Grid
 from .kernels.cpu import BLOCK, COEFFICIENTS_BEFORE_D, Geometry, Plan, Share
 from .models import Model
@@ -48,10 +52,35 @@ class _Crew:
     def run(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
         """Call `function` once with each of `arguments`, at the same time, the first in this thread."""
         with self.lock:
-            helpers = [self.pool.submit(function, *each) for each in arguments[1:]]
+            apart = _processors_without_this_one(len(arguments))
+            helpers = [self.pool.submit(_apart, apart, function, each) for each in arguments[1:]]
             function(*arguments[0])
             for helper in helpers:
                 helper.result()
+
+
+def _apart(processors: set[int] | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if processors:
+        with suppress(OSError):  # the set of allowed processors has just changed
+            os.sched_setaffinity(0, processors)  # of this thread alone
+    function(*arguments)
+
+
+def _processors_without_this_one(threads: int) -> set[int] | None:
+    """The processors that helpers of this thread should use, None for any.
+
+    Threads that meet after every step are both "cache-hot" to the kernel, which can leave them on one processor next to
+    an idle one for good. So helpers keep off the processor on which this thread runs, if there are enough of them.
+    """
+    if _libc is None:
+        return None
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < threads:
+        return allowed
+    return allowed - {_libc.sched_getcpu()}
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @cache
@@ -366,10 +395,17 @@ class Executor:
             first, last = self.tiles * n // threads, self.tiles * (n + 1) // threads
             shares = tuple(Share(sums.scalars, sums.fields, first, last, sync, threads) for sums in all_sums)
             arguments.append((*before, *shares, *after))
-        if threads == 1:
-            loop(*arguments[0])
-            return
-        _crew(os.getpid(), threads - 1).run(loop, arguments)
+        try:
+            if threads == 1:
+                loop(*arguments[0])
+            else:
+                _crew(os.getpid(), threads - 1).run(loop, arguments)
+        except NumbaError as error:
+            reasons = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Failed in")]
+            raise InputError(
+                f"the functions of {self.model.name} cannot be compiled. They may use numbers, tuples, the functions "
+                f"of `math` and functions made with numba.njit. Numba says: {reasons[0] if reasons else error}"
+            ) from error
 
     def _threads_for(self, steps: int) -> int:
         if self.threads is not None:

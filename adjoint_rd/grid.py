@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, check_choice
+from .errors import InputError, as_real, check_choice
 
 BOUNDARIES = ("periodic", "neumann", "dirichlet")
 
@@ -122,8 +122,8 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
 
 def _check_spacing(name: str, value: Any) -> float:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = as_real(value)
+    except (TypeError, OverflowError):
         number = float("nan")
     if not (np.isfinite(number) and number > 0):
         raise InputError(f"{name}={value!r} must be a positive finite length, in the unit that the diffusivities use.")

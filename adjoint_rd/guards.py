@@ -22,6 +22,7 @@ Between steps a guard sees the last three states; only `Multiplier` costs more t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Alarm:
 
 
 def outside(y: np.ndarray, box: Sequence[tuple[float, float]]) -> float:
-    """How far the state (S, *shape) leaves the box ((low, high) for each species); negative inside, inf if not finite."""
+    """How far the state (S, *shape) leaves the box ((low, high) per species); negative inside, inf if not finite."""
     excess = -math.inf
     for each, (low, high) in zip(y, box, strict=True):
         smallest, largest = float(each.min()), float(each.max())
@@ -214,7 +215,7 @@ class Range:
 
 @dataclass
 class Flip:
-    """Alarms when the alternating part is larger than `least`, more than `share` of all change, and has grown `looks` times."""
+    """Alarms when the alternating part is above `least`, above `share` of all change, and has grown `looks` times."""
 
     least: float = 1e-4
     share: float = 0.65
@@ -310,8 +311,8 @@ class Multiplier:
             step,
             number,
             -1.0 - self.margin,
-            f"a perturbation of this state grows by this factor in every step and changes sign; dt={sim.dt:g} is too long, "
-            f"use at most {sim.dt * 2.0 / (1.0 - number):.4g}",
+            f"a perturbation of this state grows by this factor in every step and changes sign; dt={sim.dt:g} is too "
+            f"long, use at most {sim.dt * 2.0 / (1.0 - number):.4g}",
         )
 
 
@@ -513,7 +514,7 @@ def gradient_flow(
     stride = max(1, length // check_count("points", points, 2))
     marks = sorted({steps - min(n, length) for n in range(0, length + stride, stride)})  # ascending
     states = [sim.run(y0, params, steps=marks[0]).final]
-    for earlier, later in zip(marks, marks[1:], strict=False):
+    for earlier, later in pairwise(marks):
         states.append(sim.run(states[-1], params, steps=later - earlier).final)
     a = np.zeros(sim.state_shape)
     if steps in observed:

@@ -35,6 +35,8 @@ class L2:
     """
 
     def __init__(self, target: Any, *, species: Any = None, sigma: Any = 1.0, mask: Any = None):
+        if np.ma.is_masked(target):
+            raise InputError("target is masked; give its data, and mask=~numpy.ma.getmaskarray(target).")
         target = np.asarray(target)
         if target.dtype.kind not in "iuf":
             raise InputError(f"target has dtype {target.dtype}; it must be real numbers.")
@@ -42,14 +44,19 @@ class L2:
         if species is not None:
             single = np.ndim(species) == 0
             species = [check_count("species", s) for s in ([species] if single else species)]
+            if len(set(species)) < len(species):
+                raise InputError(f"species={species} names one twice.")
             target = target[None] if single else target
             if len(target) != len(species):
                 raise InputError(
                     f"target has {len(target)} species on its first axis, species={species} names {len(species)}."
                 )
-        sigma = np.asarray(sigma, dtype=np.float64)
+        sigma = np.asarray(sigma)
+        shown = f"sigma={sigma.item()!r}" if sigma.ndim == 0 else f"sigma, of shape {sigma.shape},"
+        if sigma.dtype.kind not in "iuf":
+            raise InputError(f"{shown} must be real numbers, not {sigma.dtype}.")
         if not np.all(sigma > 0) or not np.all(np.isfinite(sigma)):
-            raise InputError(f"sigma={sigma!r} must be positive and finite.")
+            raise InputError(f"{shown} must be positive and finite.")
         try:
             weight = np.broadcast_to(1.0 / sigma, target.shape)
             if mask is not None:
@@ -71,6 +78,8 @@ class L2:
         self._shape = target.shape
 
     def _observed(self, y: np.ndarray) -> np.ndarray:
+        if self.species is not None and max(self.species, default=0) >= len(y):
+            raise InputError(f"species={self.species} names more than the state's {len(y)}, which count from 0.")
         seen = y if self.species is None else y[self.species]
         if seen.shape != self._shape:
             raise InputError(
@@ -87,8 +96,8 @@ class L2:
 
     def value(self, y: np.ndarray) -> float:
         """L(y)."""
-        m = self.misfit(y)
-        return 0.5 * float(m @ m)
+        # Not m @ m: the threads of a BLAS library keep spinning after it, on the processors that the next steps need.
+        return 0.5 * float(np.sum(np.square(self.misfit(y))))
 
     def seed(self, y: np.ndarray) -> np.ndarray:
         """dL/dy = (y - target) / sigma^2, zero where nothing is observed."""
@@ -161,6 +170,8 @@ def __getattr__(name: str) -> Any:
 
 def check_loss(loss: Any, argument: str = "loss") -> None:
     """Raise an `InputError` unless `loss` has ``value`` and ``seed``."""
+    if isinstance(loss, type):
+        raise InputError(f"{argument}={loss!r} is a class; make one of it, such as losses.L2(target).")
     missing = [name for name in ("value", "seed") if not callable(getattr(loss, name, None))]
     if missing:
         raise InputError(

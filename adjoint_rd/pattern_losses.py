@@ -68,7 +68,7 @@ class _Statistic:
         found = [self._features(z) for z in self._images(y)]
         if found[0].shape != self.target.shape[1:]:
             raise InputError(
-                f"the state's images {y.shape[1:]} give {found[0].size} features, the target's gave {self.target.shape[1]}; "
+                f"the state's images {y.shape[1:]} give {found[0].size} features, the target's {self.target.shape[1]}; "
                 "use a target of the grid's shape."
             )
         return np.array(found)
@@ -659,8 +659,8 @@ def _check_targets(target: Any, species: Any) -> tuple[list[int] | None, list[np
         array = np.array(array[None] if single else array, dtype=np.float64)
         if array.ndim < 2 or (listed is not None and len(array) != len(listed)):
             raise InputError(
-                f"a target of shape {np.shape(pattern)} does not fit species={species!r}; a pattern is (S, *shape), or shape "
-                "if species is one index, and several patterns are a list or tuple."
+                f"a target of shape {np.shape(pattern)} does not fit species={species!r}; a pattern is (S, *shape), or "
+                "shape if species is one index, and several patterns are a list or tuple."
             )
         if not np.isfinite(array).all():
             raise InputError("target has values that are not finite; these losses need a whole pattern.")

@@ -16,6 +16,7 @@ from .errors import (
     InputError,
     StabilityError,
     StabilityWarning,
+    as_real,
     check_choice,
     check_count,
 )
@@ -145,6 +146,7 @@ class Simulation:
         threads: int | None = None,
     ):
         self.model = models.get(model)
+        self.model.try_functions()
         if not isinstance(grid, Grid):
             raise InputError(f"grid={grid!r} must be an adjoint_rd.Grid, such as adjoint_rd.Grid((128, 128)).")
         self.grid = grid
@@ -152,6 +154,7 @@ class Simulation:
         self.scheme = schemes.get(scheme)
         self.scheme_name = scheme
         self.dtype = _check_dtype(dtype)
+        self._largest = float(np.finfo(self.dtype).max)
         check_choice("backend", backend, ("cpu", "cuda", "auto"))
         if backend == "cuda":
             raise BackendError("backend='cuda' is not available in this version; use backend='cpu'.")
@@ -215,36 +218,34 @@ class Simulation:
         return {name: self._check_param(name, params[name], argument) for name in self.model.names}
 
     def _check_param(self, name: str, value: Any, argument: str) -> Any:
-        if type(value) is float or np.ndim(value) == 0:
+        field = value if type(value) is float else _as_array(f"{argument}[{name!r}]", value)
+        if type(value) is float or field.ndim == 0:
             try:
-                if isinstance(value, (bool, str, bytes, complex)):
-                    raise TypeError
-                number = float(value)
-            except (TypeError, ValueError):
+                number = as_real(value)
+            except (TypeError, OverflowError):
                 raise InputError(f"{argument}[{name!r}]={value!r} must be a real number.") from None
-            if number != number or number in (float("inf"), float("-inf")):
-                raise InputError(f"{argument}[{name!r}]={value!r} must be finite.")
+            if not abs(number) <= self._largest:
+                raise InputError(f"{argument}[{name!r}]={value!r} must be finite, in {self.dtype}.")
             if number < 0 and name in self.model.diffusivities:
                 raise InputError(f"{argument}[{name!r}]={number:g} is a diffusivity; it must be >= 0.")
             return number
         if name in self.model.diffusivities:
             raise InputError(
-                f"{argument}[{name!r}] is a field of shape {np.shape(value)}; diffusivities are scalars, because a "
+                f"{argument}[{name!r}] is a field of shape {field.shape}; diffusivities are scalars, because a "
                 "field needs the flux form div(D grad y), which is not available yet."
             )
-        field = np.asarray(value)
         if field.dtype.kind not in "iuf":
             raise InputError(f"{argument}[{name!r}] has dtype {field.dtype}; it must be real numbers.")
         if field.shape != self.grid.shape:
             raise InputError(
                 f"{argument}[{name!r}] has shape {field.shape}; a field must have the grid's shape {self.grid.shape}."
             )
-        _check_finite(f"{argument}[{name!r}]", field)
+        _check_finite(f"{argument}[{name!r}]", field, self._largest)
         return np.array(field, dtype=np.float64)
 
     def check_state(self, state: Any, argument: str = "y0") -> np.ndarray:
         """Return `state` as an array of the simulation's shape and dtype, or raise an `InputError`."""
-        array = np.asarray(state)
+        array = _as_array(argument, state)
         if array.dtype.kind not in "iuf":
             raise InputError(f"{argument} has dtype {array.dtype}; it must be real numbers.")
         if array.shape != self.state_shape:
@@ -252,11 +253,7 @@ class Simulation:
                 f"{argument} has shape {array.shape}; {self.model.name} on this grid needs {self.state_shape}: "
                 f"the species {', '.join(self.model.species)} first, then the grid."
             )
-        if np.ma.isMaskedArray(state) and np.ma.is_masked(state):
-            raise InputError(
-                f"{argument} is masked; states have no holes. Fill it first, for example with the rest state."
-            )
-        _check_finite(argument, array)
+        _check_finite(argument, array, self._largest)
         return np.ascontiguousarray(array, dtype=self.dtype)
 
     def limits(self, params: Mapping[str, Any]) -> stability.Limits:
@@ -549,6 +546,8 @@ class Simulation:
         y0 = self.check_state(y0)
         params = self.check_params(params)
         marks = [check_count("steps", mark) for mark in marks]
+        if any(after < before for before, after in pairwise(marks)):
+            raise InputError(f"marks={marks} must be ascending.")
         self.check_stability(params)
         direction = self._check_direction(params, direction)
         t0 = np.zeros(self.state_shape, self.dtype) if initial is None else self.check_state(initial, "initial")
@@ -677,14 +676,20 @@ class Simulation:
             ) from None
 
     def _check_direction(self, params: dict[str, Any], direction: Mapping[str, Any] | None) -> dict[str, Any]:
+        if direction is not None and not isinstance(direction, Mapping):
+            raise InputError(f"direction={direction!r} must be a dict {{name: number, or array for a field}}.")
         checked = {}
         for name, value in (direction or {}).items():
             self.model.check_names({**params, name: value}, "direction")
-            if np.ndim(value) and np.shape(value) != np.shape(params[name]):
+            array = _as_array(f"direction[{name!r}]", value)
+            if array.dtype.kind not in "iuf":
+                raise InputError(f"direction[{name!r}] has dtype {array.dtype}; it must be real numbers.")
+            if array.ndim and array.shape != np.shape(params[name]):
                 raise InputError(
-                    f"direction[{name!r}] has shape {np.shape(value)}, the parameter has {np.shape(params[name])}."
+                    f"direction[{name!r}] has shape {array.shape}, the parameter has {np.shape(params[name])}."
                 )
-            checked[name] = np.asarray(value, dtype=np.float64)
+            _check_finite(f"direction[{name!r}]", array, self._largest)
+            checked[name] = array.astype(np.float64)
         return checked
 
     @staticmethod
@@ -725,10 +730,10 @@ class Simulation:
 
         def evaluate(loss: Any, step: int, y: np.ndarray) -> tuple[float, np.ndarray]:
             seed = np.asarray(loss.seed(y))
-            if seed.shape != self.state_shape:
+            if seed.shape != self.state_shape or seed.dtype.kind not in "iuf":
                 raise InputError(
-                    f"the loss at step {step + offset} returned a seed of shape {seed.shape}; it must be "
-                    f"{self.state_shape}."
+                    f"the loss at step {step + offset} returned a seed of shape {seed.shape} and dtype {seed.dtype}; "
+                    f"it must be real numbers of shape {self.state_shape}."
                 )
             return self._value(loss, step + offset, y), seed
 
@@ -784,21 +789,32 @@ def _finite(array: np.ndarray) -> bool:
         return bool(np.isfinite(np.sum(array))) or bool(np.isfinite(array).all())
 
 
-def _check_finite(argument: str, array: np.ndarray) -> None:
-    if not _finite(array):
-        wrong = ~np.isfinite(array)
+def _as_array(argument: str, value: Any) -> np.ndarray:
+    if np.ma.is_masked(value):
+        raise InputError(f"{argument} is masked; fill the holes first, for example with the rest state.")
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InputError(f"{argument} is no array: its rows differ in length.") from None
+
+
+def _check_finite(argument: str, array: np.ndarray, largest: float) -> None:
+    """Raise an `InputError` unless all values are finite, and no larger than the simulation's dtype holds."""
+    narrow = largest < np.finfo(np.float64).max
+    if not _finite(array) or (narrow and array.size and not np.max(np.abs(array)) <= largest):
+        wrong = ~(np.abs(array) <= largest)
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        beyond = f" in float32, whose largest number is {largest:.3g}" if narrow else ""
         raise InputError(
-            f"{argument} has {int(wrong.sum())} values that are not finite, the first at index {first}: {array[first]}."
+            f"{argument} has {int(wrong.sum())} values that are not finite{beyond}, the first at index {first}: "
+            f"{array[first]}."
         )
 
 
 def _positive(argument: str, value: Any, meaning: str) -> float:
     try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
+        number = as_real(value)
+    except (TypeError, OverflowError):
         raise InputError(f"{argument}={value!r} ({meaning}) must be a positive number.") from None
     if not (np.isfinite(number) and number > 0):
         raise InputError(f"{argument}={value!r} ({meaning}) must be positive and finite.")

@@ -10,13 +10,17 @@ is several times faster here than a general sparse LU and gives the log-determin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+import scipy
 from scipy import fft, linalg, sparse
 from scipy.sparse.linalg import splu
 
@@ -323,6 +327,39 @@ class LU:
         return x - basis @ (corner @ (self.border.T @ x))
 
 
+@cache
+def _blas_threads() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
+    """(get, set) of the number of threads of the OpenBLAS libraries that the NumPy and SciPy wheels bring; may be empty."""
+    found = []
+    for package in (scipy, np):
+        folder = Path(package.__file__).parent.parent / f"{package.__name__}.libs"
+        for path in sorted(folder.glob("*openblas*")) if folder.is_dir() else ():
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:
+                continue
+            for suffix in ("", "64_"):
+                get = getattr(library, f"scipy_openblas_get_num_threads{suffix}", None)
+                put = getattr(library, f"scipy_openblas_set_num_threads{suffix}", None)
+                if get is not None and put is not None:
+                    found.append((get, put))
+                    break
+    return tuple(found)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let OpenBLAS use one thread: fronts are small, and waiting threads spin (5 times slower on a busy machine)."""
+    before = [(put, get()) for get, put in _blas_threads()]
+    try:
+        for put, _ in before:
+            put(1)
+        yield
+    finally:
+        for put, count in before:
+            put(count)
+
+
 class Cholesky:
     """``A = L L^T`` of a symmetric positive definite matrix that couples cells at most two steps of the star apart.
 
@@ -341,6 +378,10 @@ class Cholesky:
     """
 
     def __init__(self, grid: Grid, matrix: Any, reach: int = 2):
+        with one_blas_thread():
+            self._factor(grid, matrix, reach)
+
+    def _factor(self, grid: Grid, matrix: Any, reach: int) -> None:
         species = matrix.shape[0] // grid.size
         plan = _plan(grid.shape, tuple(kind == "periodic" for kind in grid.boundary), reach, species)
         self._plan = plan
@@ -372,6 +413,10 @@ class Cholesky:
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """``A^-1 b``, b (n,) or (n, columns)."""
+        with one_blas_thread():
+            return self._substitute(b)
+
+    def _substitute(self, b: np.ndarray) -> np.ndarray:
         b = np.asarray(b, dtype=np.float64)
         x = np.array(b.reshape(b.shape[0], -1)[self._plan.places], order="C")
         for start, end, later, L11, L21 in self._fronts:

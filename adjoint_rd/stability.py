@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import InputError
 from .grid import Grid
 from .models import Model
 
@@ -89,6 +90,8 @@ def _safe(model: Model, grid: Grid, params: Mapping[str, float], scheme: ModuleT
         return float("nan"), f"{model.name} declares no box of states"
     K = grid.largest_wavenumber_squared
     box = model.box(params)
+    if len(box) != len(model.species):
+        raise InputError(f"{model.name}.box returned {box}; it must return (low, high) for each of the species.")
     p = tuple(params[name] for name in model.parameters)
     states = [*product(*box), tuple(0.5 * (low + high) for low, high in box)]
     limit, reason = float("inf"), "nothing limits it"

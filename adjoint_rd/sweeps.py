@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint
+from .errors import InputError
 from .execution import DiskSlots, Executor, MemorySlots, Sums
 
 Observed = Mapping[int, Any]  # {step: loss}
@@ -199,4 +200,7 @@ class HessianSweep(GradientSweep):
             _, seed = self.evaluate(loss, step, y)
             self.values.append(float(np.sum(seed * t, dtype=np.float64)))
             self.adjoint.current += seed.reshape(self.executor.flat_shape)
-            self.adjoint_tangent.current += np.reshape(loss.seed_tangent(y, t), self.executor.flat_shape)
+            seed_tangent = np.asarray(loss.seed_tangent(y, t))
+            if seed_tangent.shape != self.shape:
+                raise InputError(f"seed_tangent returned shape {seed_tangent.shape}; it must be {self.shape}.")
+            self.adjoint_tangent.current += seed_tangent.reshape(self.executor.flat_shape)

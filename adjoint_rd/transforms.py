@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, check_choice
+from .errors import InputError, as_real, check_choice
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,10 @@ def get(transform: Any, argument: str = "transform") -> Any:
     if isinstance(transform, str):
         return _NAMED[check_choice(argument, transform, _NAMED)]
     if isinstance(transform, tuple) and len(transform) == 2 and transform[0] == "sigmoid":
-        scale = float(transform[1])
+        try:
+            scale = as_real(transform[1])
+        except (TypeError, OverflowError):
+            scale = float("nan")
         if not (np.isfinite(scale) and scale > 0):
             raise InputError(f"{argument}={transform!r}: the scale of a sigmoid must be positive.")
         return Sigmoid(scale)

@@ -9,7 +9,7 @@ In a function of a model write no bare number next to a value (``1 - u``, ``2 * 
 the arithmetic to float64. Use ``u + u`` or factor it out: ``F - F * u``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,9 +84,13 @@ class Model:
     def __post_init__(self) -> None:
         for field in ("species", "parameters", "diffusivities"):
             value = getattr(self, field)
-            if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+            several = isinstance(value, Iterable) and not isinstance(value, str)
+            if not several or not all(isinstance(name, str) for name in value):
                 raise InputError(f"Model {self.name!r}: {field}={value!r} must be a tuple of names.")
             object.__setattr__(self, field, tuple(value))
+        for field in ("reaction", "reaction_j", "reaction_jt", "reaction_pt", "rest"):
+            if not callable(getattr(self, field)):
+                raise InputError(f"Model {self.name!r}: {field}={getattr(self, field)!r} must be a function.")
         if not self.species:
             raise InputError(f"Model {self.name!r}: species is empty; a model has at least one.")
         if not self.diffusivities:
@@ -127,7 +131,40 @@ class Model:
 
     def rest_state(self, params: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the rest state for `params`; fields enter by their mean."""
-        return tuple(float(value) for value in self.rest(_means(params)))
+        state = tuple(float(value) for value in self.rest(_means(params)))
+        if len(state) != len(self.species):
+            raise InputError(f"{self.name}.rest returned {state}; it must return {len(self.species)} values.")
+        return state
+
+    def try_functions(self) -> None:
+        """Raise an `InputError` if a function fails, or returns another number of values than it must.
+
+        They are called in plain Python where every argument is 1; compiled code would not notice some of this, and what
+        it says of the rest is long.
+        """
+        S, P = (1.0,) * len(self.species), (1.0,) * len(self.parameters)
+        cases = {
+            "reaction": ((S, P), len(S)),
+            "reaction_j": ((S, P, S, P), len(S)),
+            "reaction_jt": ((S, P, S), len(S)),
+            "reaction_pt": ((S, P, S), len(P)),
+            "reaction_jt_t": ((S, P, S, P, S), len(S)),
+            "reaction_pt_t": ((S, P, S, P, S), len(P)),
+        }
+        for name, (arguments, count) in cases.items():
+            function = getattr(self, name)
+            if function is None:
+                continue
+            try:
+                values = getattr(function, "py_func", function)(*arguments)
+            except (ArithmeticError, ValueError):
+                continue  # 1 is outside its domain
+            except Exception as error:
+                raise InputError(
+                    f"{self.name}.{name} fails when every argument is 1: {type(error).__name__}: {error}"
+                ) from error
+            if not isinstance(values, tuple) or len(values) != count:
+                raise InputError(f"{self.name}.{name} returned {values!r}; it must return a tuple of {count} values.")
 
     def seed_state(self, params: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the state of the perturbed region in initial states; fields enter by their mean."""
