@@ -1,0 +1,709 @@
+"""Parameters, with uncertainty, from a pattern.
+
+    fit = rd.invert(v, model="gray_scott")        # one snapshot of v
+    fit.success, fit.message, fit.params, fit.stderr
+
+The pattern is taken as (nearly) steady, ``D Lap y + R(y; p) = 0``. Stages, each in its own file of `adjoint_rd.inversion`:
+
+    clean up    noise level, holes, low-pass filter                                  inversion.cleanup
+    start       equation residual by variable projection, then the Green form        inversion.start
+    refine      fields and parameters together, equation as a weak constraint; how
+                steady the pattern is, and along which modes it still drifts, is
+                decided by the evidence                                              inversion.weak
+    verify      misfit, residual, run on from the fitted state                       inversion.verdict
+
+Data so clean that the strong form of the residual is already small (below 1e-3 of the reaction) stop after the start; the
+standard errors are then those of a residual that is correlated in space, from its spectrum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+from scipy import ndimage, optimize
+
+from . import models
+from .errors import InputError, check_choice, check_count, did_you_mean
+from .grid import Grid
+from .inversion import cleanup, verdict, weak
+from .inversion.start import Residual, StartFit, Structure, structure
+from .models import Model
+from .sparse import System
+
+CLEAN = 1e-3  # a strong residual below this needs no refinement
+MARGIN = 8  # cells beside a hole or a cut edge that the residual start leaves out
+QUIET = 1e-4  # noise over the largest value below which a large residual cannot come from noise
+LADDER = (1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # tau, in units of the largest value over time
+LADDER_ITERATIONS = (8, 8, 8, 10, 12)
+FIRST_RUNGS = ((1e-3, 4), (1e-4, 8))  # tau and iterations from each start, before the ladder
+LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
+USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a second start then, for spacing 1
+DROP = 30.0  # the ladder ends when the evidence has fallen by so much
+BAND = 1.0  # wavenumber times spacing up to which the first residual fit of noisy data looks
+CLEAN_FACTOR = 1.5  # by which the standard errors of the residual fit are widened, see validation/inversion_suite.py
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Parameters from a pattern.
+
+    Attributes
+    ----------
+    params : dict
+        {name: float}, the known ones too.
+    stderr : dict
+        {name: float} of the fitted ones, in the parameters' units; NaN where the data do not determine it.
+    covariance : ndarray
+        Of the fitted parameters, in the order of `names`.
+    names : tuple of str
+        The fitted parameters.
+    state : ndarray (S, *shape)
+        The fitted pattern, on the equations' grid, in the units of the model.
+    success : bool
+        False if the data are no such pattern or do not determine the parameters; `params` then are not to be used.
+    message : str
+        Why, in words; with success also what limits the result.
+    stages : list of dict
+        What each stage found.
+    combinations : dict
+        {"Du/F": (value, standard error), ...}: what an unknown gain leaves determined; empty otherwise.
+    noise : float
+        The standard deviation of the noise, in the units of the data.
+    rate : float
+        How unsteady the pattern is: the root mean square of y_t.
+    offset, gain : float
+        The data are ``gain * state + offset``.
+    """
+
+    params: dict[str, float]
+    stderr: dict[str, float]
+    covariance: np.ndarray
+    names: tuple[str, ...]
+    state: np.ndarray
+    success: bool
+    message: str
+    stages: list[dict[str, Any]] = field(repr=False)
+    combinations: dict[str, tuple[float, float]] = field(default_factory=dict)
+    noise: float = 0.0
+    rate: float = 0.0
+    offset: float = 0.0
+    gain: float = 1.0
+
+    def __str__(self) -> str:
+        lines = [f"{'success' if self.success else 'NO SUCCESS'}: {self.message}"]
+        for name, value in self.params.items():
+            error = f" +- {self.stderr[name]:.2g}" if name in self.stderr else " (known)"
+            lines.append(f"  {name:8s} {value:.6g}{error}")
+        for name, (value, error) in self.combinations.items():
+            lines.append(f"  {name:14s} {value:.6g} +- {error:.2g}")
+        return "\n".join(lines)
+
+
+def invert(
+    data: Any,
+    *,
+    model: Any = "gray_scott",
+    spacing: Any = 1.0,
+    start: Mapping[str, float] | None = None,
+    noise: float | None = None,
+    mask: Any = None,
+    scale: float | None = 1.0,
+    species: Any = None,
+    boundary: str = "periodic",
+    known: Mapping[str, float] | None = None,
+    offset: bool = False,
+    subsample: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> Inversion:
+    """Find the parameters of a model from a pattern that is steady, or nearly so.
+
+    Parameters
+    ----------
+    data : array_like
+        The observed species on the grid; with several `species` they are the first axis. NaN marks missing values.
+    model : str or Model
+    spacing : float or sequence of float
+        The distance between the equations' grid points. An unknown pixel size leaves only D / spacing^2 determined:
+        use 1.0 and read D so.
+    start : dict, optional
+        {name: float} of any parameters; by default several starts are tried. The result hardly depends on it.
+    noise : float, optional
+        The standard deviation of the noise in units of `data`; by default it is measured at the highest wavenumbers.
+        Rounding to q counts as q / sqrt(12).
+    mask : array_like of bool, optional
+        True where the data count. Where they do not, the equation is not assumed to hold either.
+    scale : float or None
+        The species is ``scale * data``. None: unknown; then only combinations are determined (`Inversion.combinations`),
+        unless `known` has one more fact. Gray-Scott only.
+    species : str or sequence of str, optional
+        What is observed, by default the last species of the model.
+    boundary : {"periodic", "neumann", "cropped"}
+        "cropped": the image is cut out of a larger pattern; the equation is not used on the outermost cells.
+    known : dict, optional
+        {name: value} of parameters that are known, and {"Du/Dv": value} with `scale=None`.
+    offset : bool
+        Whether the data have an unknown constant added.
+    subsample : int
+        The data are every so-many-th point of the equations' grid along each axis.
+    progress : callable, optional
+        Called with a line for each stage.
+
+    Returns
+    -------
+    Inversion
+        Never raises because the data are no pattern of the model: look at `success` and `message`.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+
+    Notes
+    -----
+    The standard errors are those of the posterior with the fields integrated out (the inverse of the Schur complement of
+    the Gauss-Newton matrix). They hold for the noise and the drift that the evidence decided on, and know nothing of a model
+    that is wrong in ways which the checks do not see.
+    """
+    job = _Job(
+        data, model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, progress
+    )
+    return job.run()
+
+
+class _Job:
+    """One inversion: the checked arguments, and the log of stages."""
+
+    def __init__(
+        self, data: Any, model: Any, spacing: Any, start: Any, noise: Any, mask: Any, scale: Any, species: Any,
+        boundary: Any, known: Any, offset: Any, subsample: Any, progress: Any,
+    ):  # fmt: skip
+        self.model: Model = models.get(model)
+        self.species = self._check_species(species)
+        values, seen = self._check_data(data, mask, isinstance(species, str) or species is None)
+        check_choice("boundary", boundary, ("periodic", "neumann", "cropped"))
+        subsample = check_count("subsample", subsample, 1)
+        if scale is not None and not (np.isfinite(float(scale)) and float(scale) != 0):
+            raise InputError(f"scale={scale!r} must be a finite number other than zero, or None if it is unknown.")
+        if noise is not None and not (np.isfinite(float(noise)) and float(noise) >= 0):
+            raise InputError(f"noise={noise!r} must be a standard deviation >= 0 in the units of the data, or None.")
+        self.scale_unknown = scale is None
+        if self.scale_unknown and (self.model.name != "gray_scott" or self.species != (1,)):
+            raise InputError("scale=None (unknown gain) is for v of gray_scott alone; give scale= a number.")
+        if self.scale_unknown and offset:
+            raise InputError("offset=True with scale=None: gain and offset cannot both be unknown; give scale= a number.")
+        peak = float(np.max(np.abs(values[seen]), initial=0.0))
+        self.scale = (0.4 / peak if peak else 1.0) if scale is None else float(scale)
+        self.offset_unknown = bool(offset)
+        if self.offset_unknown and len(self.species) > 1:
+            raise InputError("offset=True is for one observed species.")
+        self.known, self.ratio = self._check_known(known)
+        self.start = self._check_start(start)
+        self.noise = None if noise is None else float(noise) * abs(self.scale)
+        self.progress = progress or (lambda line: None)
+        self.stages: list[dict[str, Any]] = []
+        shape = tuple(n * subsample for n in values.shape[1:])
+        if subsample > 1 and boundary != "periodic":
+            shape = tuple((n - 1) * subsample + 1 for n in values.shape[1:])
+        self.subsample = subsample
+        self.boundary = boundary
+        self.grid = Grid(shape, spacing=spacing, boundary="periodic" if boundary == "periodic" else "neumann")
+        if self.grid.size < 400:
+            raise InputError(f"data of shape {values.shape[1:]} are too few cells; at least 400 are needed.")
+        self.values = values * self.scale
+        self.seen = seen
+        if subsample > 1:
+            every = (slice(None),) + (slice(None, None, subsample),) * self.grid.ndim
+            self.values = np.zeros((len(values), *shape))
+            self.seen = np.zeros((len(values), *shape), dtype=bool)
+            self.values[every], self.seen[every] = values * self.scale, seen
+        # Holes of the data (but not the points between subsampled ones) are holes of the equations.
+        hole = ~seen.all(axis=0)
+        for axis in range(hole.ndim):
+            hole = np.repeat(hole, subsample, axis=axis)
+        self.hole = hole[tuple(slice(0, n) for n in shape)]
+        self.edge = np.zeros(shape, dtype=bool)
+        if boundary == "cropped":
+            for axis in range(len(shape)):
+                for end in (0, -1):
+                    self.edge[(slice(None),) * axis + (end,)] = True
+        self.free = tuple(name for name in self.model.names if name not in self.known)
+        self.system = System(self.model, self.grid)
+
+    # Arguments
+
+    def _check_species(self, species: Any) -> tuple[int, ...]:
+        names = self.model.species
+        given = (names[-1],) if species is None else (species,) if isinstance(species, str) else tuple(species)
+        for name in given:
+            if name not in names:
+                raise InputError(
+                    f"species has {name!r}; {self.model.name} has {', '.join(names)}.{did_you_mean(str(name), names)}"
+                )
+        if len(set(given)) < len(given) or not given:
+            raise InputError(f"species={species!r} must name each observed species once.")
+        return tuple(names.index(name) for name in given)
+
+    def _check_data(self, data: Any, mask: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
+        array = np.asarray(data)
+        if array.dtype.kind not in "iufb" or array.dtype.kind == "b":
+            raise InputError(f"data has dtype {array.dtype}; it must be real numbers.")
+        hidden = np.ma.getmaskarray(data) if np.ma.isMaskedArray(data) else np.zeros(array.shape, dtype=bool)
+        array = np.array(array, dtype=np.float64)
+        if single:
+            array, hidden = array[None], hidden[None]
+        if array.shape[0] != len(self.species) or not 2 <= array.ndim <= 4:
+            raise InputError(
+                f"data has shape {np.shape(data)}; it must be a grid of 1 to 3 axes"
+                + ("." if single else f" after a first axis of the {len(self.species)} species.")
+            )
+        if np.any(np.isinf(array)):
+            raise InputError("data has infinite values; mark missing ones as NaN or in mask.")
+        seen = ~np.isnan(array) & ~hidden
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype != bool or mask.shape != array.shape[1:]:
+                raise InputError(
+                    f"mask has dtype {mask.dtype} and shape {mask.shape}; it must be bool of shape {array.shape[1:]}, "
+                    "True where the data count."
+                )
+            seen &= mask
+        if seen.mean() < 0.3:
+            raise InputError(f"only {100 * seen.mean():.0f} % of the data count; at least 30 % are needed.")
+        return np.where(seen, array, 0.0), seen
+
+    def _check_known(self, known: Any) -> tuple[dict[str, float], float | None]:
+        found, ratio = {}, None
+        for name, value in dict(known or {}).items():
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise InputError(f"known[{name!r}]={value!r} must be a number.") from None
+            if name == "Du/Dv" and self.scale_unknown:
+                ratio = number
+            elif name in self.model.names:
+                found[name] = number
+            else:
+                raise InputError(
+                    f"known has {name!r}; {self.model.name} has {', '.join(self.model.names)} (and 'Du/Dv' with "
+                    f"scale=None).{did_you_mean(name, self.model.names)}"
+                )
+        if self.scale_unknown:
+            self.gain_fact = dict(found) or ({"Du/Dv": ratio} if ratio is not None else {})
+            if len(self.gain_fact) > 1 or (found and ratio is not None) or "k" in found:
+                raise InputError("with scale=None give one known fact at most: Du, Dv, F or Du/Dv.")
+            return {}, ratio
+        return found, ratio
+
+    def _check_start(self, start: Any) -> dict[str, float]:
+        for name in dict(start or {}):
+            if name not in self.model.names:
+                raise InputError(
+                    f"start has {name!r}, which {self.model.name} does not know."
+                    f"{did_you_mean(name, self.model.names)}"
+                )
+        found = {name: float(value) for name, value in dict(start or {}).items()}
+        for name, value in found.items():
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"start[{name!r}]={value!r} must be positive.")
+        return found
+
+    # Stages
+
+    def log(self, name: str, **entries: Any) -> None:
+        """Note a stage."""
+        self.stages.append({"stage": name, **entries})
+        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entries.items() if k != "params")
+        params = ", ".join(f"{k} {v:.5g}" for k, v in entries.get("params", {}).items())
+        self.progress(f"{name}: {shown}{'; ' + params if params else ''}")
+
+    def run(self) -> Inversion:
+        """All stages."""
+        first = self.values[0]
+        image = cleanup.fill(first, self.seen[0], self.grid) if not self.seen[0].all() else first
+        image = np.ascontiguousarray(image)
+        whole = self.subsample == 1
+        spectrum = cleanup.spectrum(image if whole else self._small(), self.grid if whole else self._small_grid(), self.noise)
+        if not whole:
+            image = self._interpolate(image)
+        self.log(
+            "clean up", noise=spectrum.noise, step=spectrum.step, cutoff=spectrum.cutoff, signal=spectrum.signal
+        )
+        refusal = verdict.no_pattern(first[self.seen[0]], spectrum, len(self.free))
+        if refusal:
+            return self._refuse(refusal)
+        if len(self.species) == len(self.model.species):
+            fit = self._all_seen(spectrum)
+        else:
+            fit = self._one_seen(image, spectrum)
+        if isinstance(fit, str):
+            return self._refuse(fit)
+        return self._finish(fit, spectrum)
+
+    def _small(self) -> np.ndarray:
+        every = (slice(None, None, self.subsample),) * self.grid.ndim
+        return cleanup.fill(self.values[0][every], self.seen[0][every], self._small_grid())
+
+    def _small_grid(self) -> Grid:
+        every = (slice(None, None, self.subsample),) * self.grid.ndim
+        return Grid(self.values[0][every].shape, boundary=self.grid.boundary)
+
+    def _interpolate(self, image: np.ndarray) -> np.ndarray:
+        """Cubic splines through the subsampled points."""
+        small = self._small()
+        axes = [np.arange(n) / self.subsample for n in self.grid.shape]
+        mode = "grid-wrap" if self.boundary == "periodic" else "mirror"
+        return ndimage.map_coordinates(small, np.meshgrid(*axes, indexing="ij"), order=5, mode=mode)
+
+    def _starts(self, part: Structure) -> list[dict[str, float]]:
+        h2 = float(np.prod(self.grid.spacing)) ** (2.0 / self.grid.ndim)
+        usual = {
+            name: (0.1269 * h2 if name in self.model.diffusivities else 0.05) for name in part.inner
+        }
+        first = {**usual, **{name: value for name, value in self.start.items() if name in part.inner}}
+        others = [
+            {name: value * factor for (name, value), factor in zip(usual.items(), factors, strict=True)}
+            for factors in product((0.25, 4.0), repeat=len(usual))
+        ]
+        return [first, *others]
+
+    def _margin(self, width: int) -> np.ndarray | None:
+        """Weights of the residual start: 0 near holes and cut edges."""
+        bad = self.hole | self.edge
+        if not bad.any():
+            return None
+        while width > 0:
+            periodic = self.boundary == "periodic"
+            padded = np.pad(bad, width, mode="wrap") if periodic else bad
+            grown = ndimage.binary_dilation(padded, iterations=width)
+            grown = grown[(slice(width, -width),) * bad.ndim] if periodic else grown
+            if grown.mean() < 0.7:
+                return (~grown).astype(np.float64)
+            width //= 2
+        return (~bad).astype(np.float64)
+
+    def _one_seen(self, image: np.ndarray, spectrum: cleanup.Spectrum) -> Any:
+        """One observed species: residual start, then refinement. A string is a refusal."""
+        part = structure(self.model, self.species[0], self.known)
+        weight = self._margin(MARGIN)
+        shift = self._find_offset(image, part, weight, spectrum) if self.offset_unknown else 0.0
+        image = image - shift
+        raw = self._best_start(Residual(self.model, self.grid, image, part, self.known, weight), part)
+        self.log("residual", params=raw.params, residual=raw.residual, iterations=raw.iterations)
+        sane = not verdict.implausible(raw.params, self.model, self.grid)
+        complete = weight is None and self.subsample == 1 and not self.offset_unknown
+        if raw.residual < CLEAN and sane and complete and (self.noise is None or spectrum.step == 0.0):
+            return raw
+        quiet = spectrum.noise < QUIET * float(np.max(np.abs(image)))
+        if complete and quiet and raw.residual > 2.0 * verdict.MOST_RATE:
+            return verdict.unsteady(raw.residual, 1.0)
+        begin = raw
+        smooth = cleanup.low_pass(image, self.grid, spectrum.cutoff) if self.subsample == 1 else image
+        if raw.residual > CLEAN and np.isfinite(spectrum.cutoff):
+            h = min(self.grid.spacing)
+            band = Residual(
+                self.model, self.grid, smooth, part, self.known, weight, cutoff=min(spectrum.cutoff, BAND / h)
+            )
+            begin = self._best_start(band, part)
+            self.log("residual, low-pass", params=begin.params, residual=begin.residual, iterations=begin.iterations)
+            if part.green:
+                h2 = float(np.prod(self.grid.spacing)) ** (2.0 / self.grid.ndim)
+                tame = {
+                    name: float(np.clip(value, 1e-3 * h2, 2.0 * h2)) if name in self.model.diffusivities
+                    else float(np.clip(value, 1e-3, 2.0))
+                    for name, value in begin.params.items()
+                }  # fmt: skip
+                begin = Residual(self.model, self.grid, smooth, part, self.known, weight).fit_green(tame)
+                self.log("Green form", params=begin.params, residual=begin.residual, iterations=begin.iterations)
+        reason = verdict.implausible(begin.params, self.model, self.grid)
+        if reason:
+            return f"the equation residual leads to {reason}; the image is no steady pattern of {self.model.name}."
+        return self._refine(begin, shift, spectrum)
+
+    def _best_start(self, problem: Residual, part: Structure) -> StartFit:
+        """The residual fit from the first start; from the others too if its result is implausible."""
+        best = None
+        for n, start in enumerate(self._starts(part)):
+            fit = problem.fit(start)
+            wrong = verdict.implausible(fit.params, self.model, self.grid) is not None
+            if best is None or (wrong, fit.residual) < best[0]:
+                best = ((wrong, fit.residual), fit)
+            if n == 0 and not wrong and fit.residual < 0.1:
+                break
+            if n > 0 and not best[0][0] and best[1].residual < 0.05:
+                break
+        return best[1]
+
+    def _find_offset(
+        self, image: np.ndarray, part: Structure, weight: np.ndarray | None, spectrum: cleanup.Spectrum
+    ) -> float:
+        """The offset of least residual: a scan, then Brent's method."""
+        smooth = cleanup.low_pass(image, self.grid, spectrum.cutoff)
+        reach = float(np.ptp(image))
+        begin = self._starts(part)[0]
+        cutoff = spectrum.cutoff if not np.isfinite(spectrum.cutoff) else min(spectrum.cutoff, BAND / min(self.grid.spacing))
+
+        def misfit(shift: float) -> float:
+            problem = Residual(self.model, self.grid, smooth - shift, part, self.known, weight, cutoff=cutoff)
+            fit = problem.fit(begin, max_iterations=20, tol=1e-6)
+            wrong = verdict.implausible(fit.params, self.model, self.grid) is not None
+            return float(np.log(fit.residual)) + (10.0 if wrong else 0.0)
+
+        trial = float(image.min()) + reach * np.linspace(-0.3, 0.15, 16)
+        values = [misfit(shift) for shift in trial]
+        i = int(np.argmin(values))
+        low, high = trial[max(i - 1, 0)], trial[min(i + 1, len(trial) - 1)]
+        found = optimize.minimize_scalar(misfit, bounds=(low, high), method="bounded", options={"xatol": 1e-5 * reach})
+        self.log("offset", offset=float(found.x), residual=float(np.exp(found.fun)))
+        return float(found.x)
+
+    def _all_seen(self, spectrum: cleanup.Spectrum) -> Any:
+        """All species observed: linear regression of the equations, then refinement."""
+        images = np.stack([cleanup.fill(v, s, self.grid) for v, s in zip(self.values, self.seen, strict=True)])
+        state = np.zeros_like(images)
+        state[list(self.species)] = images
+        cutoff = spectrum.cutoff
+        smooth = np.stack([cleanup.low_pass(s, self.grid, cutoff) for s in state])
+        unknown = [name for name in self.free if name not in self.start]
+        params = {**dict.fromkeys(self.model.names, 1.0), **self.start, **self.known}
+        y = smooth.ravel()
+        if unknown:
+            C = self.system.parameter_jacobian(y, params, tuple(unknown))
+            base = self.system.residual(y, params) - C @ np.array([params[name] for name in unknown])
+            moved = dict(params, **{name: 1.7 for name in unknown})
+            if np.max(np.abs(self.system.residual(y, moved) - base - 1.7 * C.sum(axis=1))) > 1e-9 * np.max(np.abs(C)):
+                raise InputError(
+                    f"{self.model.name} is not linear in {', '.join(unknown)} together; give start= or known= for some."
+                )
+            weight = self._margin(2)
+            rows = np.ones(y.size) if weight is None else np.tile(weight.ravel(), len(state))
+            found, _, rank, sizes = np.linalg.lstsq(C * rows[:, None], -base * rows, rcond=None)
+            if rank < len(unknown) or sizes[-1] < 1e-9 * sizes[0] or not np.any(np.abs(base) > 1e-12):
+                return (
+                    f"a steady pattern of {self.model.name} leaves {', '.join(unknown)} undetermined up to a common factor; "
+                    "give one of them in known=."
+                )
+            params.update(zip(unknown, found.tolist(), strict=True))
+        self.log("regression", params=params)
+        reason = verdict.implausible(params, self.model, self.grid)
+        if reason:
+            return f"the equations lead to {reason}; the image is no steady pattern of {self.model.name}."
+        return self._refine(StartFit(params, smooth.reshape(len(state), -1), np.nan, 1), 0.0, spectrum)
+
+    def _refine(self, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> Any:
+        """Weak-constraint fits down the ladder of tau, the drift model, the one of highest evidence."""
+        S, cells = len(self.model.species), self.grid.size
+        values, seen = np.zeros((S, cells)), np.zeros((S, cells))
+        values[list(self.species)] = self.values.reshape(len(self.species), cells)
+        seen[list(self.species)] = self.seen.reshape(len(self.species), cells)
+        if spectrum.step and self.subsample == 1:
+            for c, each in zip(self.species, self.values, strict=True):
+                seen[c] *= cleanup.flat_weights(each, spectrum.step, self.boundary == "periodic").ravel()
+        rows = np.tile((~(self.hole | self.edge)).ravel(), S).astype(np.float64)
+        problem = weak.Problem(self.system, weak.Data(values, seen, rows, offset=self.offset_unknown), self.free)
+        size = float(np.max(np.abs(begin.state)))
+        top = float(np.max(np.abs(values)))
+        sigma = max(spectrum.noise, 1e-5 * top)
+        params = {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
+        best = None
+        magnitude = verdict.magnitude(self.model, begin.state, params)
+        unit = max(magnitude / 0.01, 1e-6)  # the ladder's values are for reactions of about 0.01
+        try:
+            fit = self._first_rungs(problem, begin, params, shift, sigma, unit)
+        except np.linalg.LinAlgError as error:
+            return f"the refinement failed ({error})."
+        if fit.chi2 > 3.0:
+            return verdict.misfit(fit, self.model)
+        for n, (tau, most) in enumerate(zip(LADDER, LADDER_ITERATIONS, strict=True)):
+            try:
+                fit = problem.fit(fit, sigma, tau * unit, max_iterations=most)
+            except np.linalg.LinAlgError:
+                break
+            self._log_fit(fit)
+            if best is None or fit.evidence > best.evidence:
+                best = fit
+            elif fit.evidence < best.evidence - DROP:
+                break
+            if n >= 1 and self.noise is None and fit is best:
+                sigma = self._measured(fit, sigma, problem.data.count)
+        if self.noise is None:
+            again = self._measured(best, best.sigma, problem.data.count)
+            if abs(again / best.sigma - 1.0) > 0.02:
+                best = problem.fit(best, again, best.tau, max_iterations=6, label=best.label)
+                self._log_fit(best)
+        steady = best.tau <= 1.01 * LADDER[-1] * unit
+        if not steady and verdict.misfit(best, self.model) is None:
+            best = self._with_drift(problem, best, unit)
+        return best, problem, magnitude
+
+    def _first_rungs(
+        self, problem: weak.Problem, begin: StartFit, params: dict[str, float], shift: float, sigma: float, unit: float
+    ) -> weak.Fit:
+        """The fit of least cost from the residual start and, with much noise, from the usual parameters."""
+        starts = [weak.start_fit(params, begin.state, offset=shift)]
+        if self.model.name in USUAL and len(self.species) == 1 and sigma > LOUD * float(np.max(np.abs(begin.state[self.species[0]]))):
+            h2 = min(self.grid.spacing) ** 2
+            usual = {
+                name: value * (h2 if name in self.model.diffusivities else 1.0)
+                for name, value in {**USUAL[self.model.name], **self.start}.items()
+            }
+            usual.update(self.known)
+            part = structure(self.model, self.species[0], self.known)
+            hidden, _ = Residual(self.model, self.grid, begin.state[self.species[0]], part, self.known).hidden(usual)
+            state = begin.state.copy()
+            state[part.hidden] = hidden
+            starts.append(weak.start_fit(usual, state, offset=shift))
+        reached = []
+        for fit in starts:
+            for tau, most in FIRST_RUNGS:
+                fit = problem.fit(fit, sigma, tau * unit, max_iterations=most, evidence=False)
+            self._log_fit(fit)
+            reached.append(fit)
+        return min(reached, key=lambda fit: fit.cost)
+
+    def _measured(self, fit: weak.Fit, sigma: float, count: int) -> float:
+        """sigma for which the cost is as expected; cost ~ chi^2 of as many degrees of freedom as there are data."""
+        floor = 1e-6 * float(np.max(np.abs(self.values)))
+        return max(sigma * float(np.sqrt(np.clip(fit.cost / max(count, 1), 0.25, 4.0))), floor)
+
+    def _with_drift(self, problem: weak.Problem, best: weak.Fit, unit: float) -> weak.Fit:
+        """The drift model if its evidence is higher."""
+        count = int(np.clip(self.grid.size // 170, 24, 72))
+        spread, fit = 3e-4 * unit, best
+        try:
+            for turn in range(2):
+                modes, _ = problem.soft_modes(fit, count)
+                for _ in range(2 if turn else 1):
+                    fit = problem.fit(
+                        fit, best.sigma, LADDER[-1] * unit, modes=modes, spread=spread, max_iterations=5,
+                        label=f"drift along {count} modes",
+                    )  # fmt: skip
+                    self._log_fit(fit)
+                    spread = weak.refit_spread(fit)
+                if fit.evidence < best.evidence - 300.0:
+                    break
+        except (np.linalg.LinAlgError, RuntimeError) as error:
+            self.log("drift", failed=str(error))
+            return best
+        return fit if fit.evidence > best.evidence else best
+
+    def _log_fit(self, fit: weak.Fit) -> None:
+        self.log(
+            f"refine, {fit.label}", params=fit.params, chi2=fit.chi2, evidence=fit.evidence, rate=fit.rate,
+            iterations=fit.iterations, sigma=fit.sigma,
+        )  # fmt: skip
+
+    # Results
+
+    def _refuse(self, reason: str, params: Mapping[str, float] | None = None) -> Inversion:
+        nothing = dict.fromkeys(self.free, float("nan"))
+        return Inversion(
+            {**nothing, **self.known},
+            nothing,
+            np.full((len(self.free),) * 2, np.nan),
+            self.free,
+            np.full((len(self.model.species), *self.grid.shape), np.nan),
+            False,
+            reason[0].upper() + reason[1:],
+            self.stages,
+        )
+
+    def _finish(self, fit: Any, spectrum: cleanup.Spectrum) -> Inversion:
+        if isinstance(fit, StartFit):
+            part = structure(self.model, self.species[0], self.known)
+            problem = Residual(self.model, self.grid, self.values[0], part, self.known)
+            log_cov = problem.covariance(fit.params)
+            if log_cov is None:
+                log_cov = np.full((len(self.free),) * 2, np.nan)
+            log_cov = log_cov * CLEAN_FACTOR**2
+            rate = float(np.sqrt(np.mean(self.system.residual(fit.state.ravel(), fit.params) ** 2)))
+            params, state, noise, shift = fit.params, fit.state, 0.0, 0.0
+            refusal = verdict.unsteady(rate, verdict.magnitude(self.model, state, params))
+        else:
+            fit, _, size = fit
+            params, state, noise, shift = fit.params, fit.state, fit.sigma, fit.offset
+            k = len(self.free)
+            log_cov, rate = fit.covariance[:k, :k], fit.rate
+            refusal = (
+                verdict.misfit(fit, self.model)
+                or verdict.too_rough(fit, spectrum, self.noise is not None, int(np.count_nonzero(self.seen)), self.model)
+                or verdict.unsteady(rate, size)
+                or verdict.not_converged(fit)
+            )
+        reason = verdict.implausible(params, self.model, self.grid)
+        if refusal is None and reason:
+            refusal = f"the fit leads to {reason}; the image is no steady pattern of {self.model.name}"
+        values = np.array([params[name] for name in self.free])
+        relative = np.sqrt(np.maximum(np.diag(log_cov), 0.0))
+        if refusal is None and not np.all(relative < 0.5):
+            worst = self.free[int(np.argmax(np.where(np.isnan(relative), np.inf, relative)))]
+            refusal = f"the data do not determine {worst} (its standard error is {100 * np.max(relative):.0f} %)"
+        if refusal is None and not (self.hole | self.edge).any():  # there the state is not known everywhere
+            refusal, change = verdict.runs_on(self.model, self.grid, state, params, rate)
+            self.log("run on", change=change)
+        if refusal:
+            return self._refuse(refusal)
+        message = verdict.praise(self.free, relative, rate, noise / abs(self.scale), isinstance(fit, StartFit))
+        found = {name: float(params[name]) for name in self.model.names}
+        state = state.reshape(len(self.model.species), *self.grid.shape)
+        covariance = log_cov * np.outer(values, values)
+        combinations: dict[str, tuple[float, float]] = {}
+        gain = 1.0 / self.scale
+        if self.scale_unknown:
+            found, covariance, combinations, gain, message = self._with_gain(found, log_cov, message)
+            state = state.copy()
+            state[1] *= 1.0 / (gain * self.scale)
+        stderr = dict(zip(self.free, np.sqrt(np.diag(covariance)).tolist(), strict=True))
+        return Inversion(
+            found, stderr, covariance, self.free, state, True, message, self.stages, combinations,
+            noise / abs(self.scale), rate, shift / self.scale, gain,
+        )  # fmt: skip
+
+    def _with_gain(self, params: dict[str, float], log_cov: np.ndarray, message: str) -> Any:
+        """Combinations that an unknown gain leaves, and all four parameters if one more fact is known.
+
+        With v = a w: ``(Du, Dv, F, F + k) -> (l Du, sqrt(l) Dv, l F, sqrt(l) (F + k))``, l = a^2, solves the same equations
+        for w scaled.
+        """
+        Du, Dv, F, s = params["Du"], params["Dv"], params["F"], params["F"] + params["k"]
+        # Covariance of the logarithms of (Du, Dv, F, s): d log s = (F dlogF + k dlogk) / s.
+        T = np.eye(4)
+        T[3] = [0.0, 0.0, F / s, params["k"] / s]
+        cov = T @ log_cov @ T.T
+        family = np.array([1.0, 0.5, 1.0, 0.5])
+        rows = {
+            "Du/F": (Du / F, [1, 0, -1, 0]),
+            "Dv/sqrt(F)": (Dv / np.sqrt(F), [0, 1, -0.5, 0]),
+            "(F+k)/sqrt(F)": (s / np.sqrt(F), [0, 0, -0.5, 1]),
+        }
+        combinations = {
+            name: (float(value), float(value * np.sqrt(np.array(c) @ cov @ np.array(c)))) for name, (value, c) in rows.items()
+        }
+        largest = (s / F) ** 2
+        fact = self.gain_fact
+        x = np.log([Du, Dv, F, s])
+        if fact:
+            (name, target), = fact.items()
+            c = np.array([1.0, -1.0, 0, 0]) if name == "Du/Dv" else np.eye(4)[["Du", "Dv", "F"].index(name)]
+            move = (np.log(target) - c @ x) / (c @ family)
+            M = np.eye(4) - np.outer(family, c) / (c @ family)
+            cov = M @ cov @ M.T
+            message += f" The gain follows from {name} = {target:g}."
+        else:
+            move = 2.0 * np.log(2.0 * Dv / Du)
+            cov = np.full((4, 4), np.nan)
+            message += (
+                " The gain is unknown: only the combinations are determined. (l Du, sqrt(l) Dv, l F, sqrt(l) (F + k)) fits "
+                f"equally well for every l up to {largest / np.exp(move):.4g} (beyond, k < 0), counted from the parameters "
+                "shown, which are the ones with Du/Dv = 2. Give known={'Du/Dv': ...} or another parameter to resolve it."
+            )
+        x = x + move * family
+        Du, Dv, F, s = np.exp(x)
+        found = {"Du": float(Du), "Dv": float(Dv), "F": float(F), "k": float(s - F)}
+        B = np.diag([Du, Dv, F, s])
+        B[3] = [0.0, 0.0, -F, s]
+        # v = (fitted v) * sqrt(l), and the fitted v was scale * data.
+        return found, B @ cov @ B.T, combinations, float(1.0 / (self.scale * np.exp(0.5 * move))), message
