@@ -17,6 +17,7 @@ from .simulation import Simulation
 BOX_MARGIN = 0.95  # the stable box ends at this fraction of the diffusivity where pure diffusion becomes unstable
 SHRINK_TRIALS = 12  # halvings of the way back to a good point
 MOST_COLUMNS = 1000
+LEAST_WEIGHT = 1e-12  # of the added quadratic, for objectives that are zero at a perfect fit
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,8 @@ class Objective:
     def _stretch(self, x: np.ndarray, m: np.ndarray, anchor: _Anchor, gradient: Any = 0.0) -> tuple[float, Any]:
         """The factor s with |s m|^2 / 2 = J, where J has the added quadratic, and ds/dx."""
         value = 0.5 * float(m @ m)
+        if value == 0.0:  # no multiple of a zero misfit has the quadratic's value
+            return 1.0, np.zeros(self.size)
         distance = x - anchor.used
         added = 0.5 * anchor.weight * float(distance @ distance)
         added_slope = anchor.weight * (1.0 - anchor.slope) * distance
@@ -403,7 +406,17 @@ class Objective:
         y0 = values.pop("initial", self.y0)
         first = self.sim.run(y0, values, steps=start).final
         observed = {step - start: loss for step, loss in losses.by_step(self.loss, self.steps).items() if step >= start}
+        if not observed:
+            raise InputError(f"no observation lies in the last window={self.window} of {self.steps} steps.")
         return self._like(first, losses.Trajectory(observed), self.window)
+
+    def frozen_at(self, x: Any) -> tuple["Objective", np.ndarray]:
+        """``freeze(x)``, and what x is there: a free "initial" becomes the window's first state."""
+        x, frozen = self._check_x(x), self.freeze(x)
+        if frozen is self or "initial" not in self.free:
+            return frozen, x
+        values = self.unpack(x)
+        return frozen, frozen.pack(**{name: values[name] for name in self.free if name != "initial"})
 
     def _like(self, y0: np.ndarray, loss: Any, steps: int) -> "Objective":
         shaped = {name: np.zeros(shape) for name, shape in self._shapes.items() if shape and name != "initial"}
@@ -448,10 +461,10 @@ class Objective:
         value = _value_of(result)
         if in_box:
             self._good = (x.copy(), value)
-            self._weight = self._weight or 10.0 * max(abs(value), np.finfo(float).tiny)
+            self._weight = self._weight or 10.0 * max(abs(value), LEAST_WEIGHT)
             return result, None
         self.log.append(Trial(x.copy(), inside, "a diffusivity is outside the stable box, see bounds"))
-        weight = self._weight or 10.0 * max(abs(value), np.finfo(float).tiny)
+        weight = self._weight or 10.0 * max(abs(value), LEAST_WEIGHT)
         return result, _Anchor(inside, (inside == x).astype(float), weight)
 
     @staticmethod
@@ -563,6 +576,10 @@ class SumObjective:
         """The sum of the frozen objectives."""
         return SumObjective([each.freeze(x) for each in self.objectives])
 
+    def frozen_at(self, x: Any) -> tuple["SumObjective", np.ndarray]:
+        """As `Objective.frozen_at`; a sum has no free initial state."""
+        return self.freeze(x), np.array(x, dtype=np.float64)
+
 
 def standard_errors(obj: Any, x: Any) -> dict[str, Any]:
     """Standard errors of the free parameters at a minimum x, from the inverse Hessian.
@@ -587,7 +604,7 @@ def standard_errors(obj: Any, x: Any) -> dict[str, Any]:
     x = np.asarray(x, dtype=np.float64)
     if obj.size > MOST_COLUMNS:
         raise InputError(f"standard_errors builds a {obj.size} x {obj.size} Hessian; at most {MOST_COLUMNS} unknowns.")
-    frozen = obj.freeze(x)
+    frozen, x = obj.frozen_at(x)
     hessian = np.stack([frozen.hessp(x, v) for v in np.eye(obj.size)], axis=1)
     hessian = 0.5 * (hessian + hessian.T)
     eigenvalues, vectors = np.linalg.eigh(hessian)

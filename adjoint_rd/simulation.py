@@ -406,9 +406,15 @@ class Simulation:
         return SteadyRun(final, taken, rate, rate <= tol)
 
     def rate(self, y: Any, params: Mapping[str, Any]) -> np.ndarray:
-        """Return the residual ``D Lap y + R(y; p)``, (S, *shape), that is y_t (for Euler, the step over dt)."""
-        stepped = self.run(y, params, steps=1).final
-        return (stepped - self.check_state(y)) / self.dt
+        """Return the residual ``y_t = D Lap y + R(y; p)`` at y, (S, *shape), whatever the scheme."""
+        y = self.check_state(y)
+        params = self.check_params(params)
+        # One Euler step, in which the residual is what is added to y.
+        one_step = Executor(self.model, self.grid, schemes.get("euler"), self.dtype, self.dt, 1)
+        fielded = one_step.fielded(params)
+        state = one_step.pair("state", y)
+        one_step.advance(state, one_step.plan(params, fielded, None, self.wall), fielded, 1)
+        return (state.current.reshape(self.state_shape) - y) / self.dt
 
     # Derivatives
 

@@ -328,7 +328,7 @@ def taylor(
         With the orders of the three smallest steps whose remainders are well above rounding.
     """
     x = np.asarray(x, dtype=np.float64)
-    obj = obj.freeze(x)
+    obj, x = obj.frozen_at(x)
     v = np.random.default_rng(rng).standard_normal(x.shape) if direction is None else np.asarray(direction, float)
     v = v / np.linalg.norm(v)
     value, gradient = obj.value_and_grad(x)
@@ -374,7 +374,7 @@ def finite_difference(
     DifferenceReport
     """
     x = np.asarray(x, dtype=np.float64)
-    obj = obj.freeze(x)
+    obj, x = obj.frozen_at(x)
     single = _rounding(obj) < 1e-10
     step_sizes = np.logspace(-1, -9, 17) if step_sizes is None else np.asarray(step_sizes, dtype=float)
     tolerance = (1e-6 if single else 2e-2) if tolerance is None else tolerance
@@ -419,7 +419,7 @@ def complex_step(obj: Any, x: Any, *, rng: Any = 0, tolerance: float | None = No
     Report
     """
     x = np.asarray(x, dtype=np.float64)
-    obj = obj.freeze(x)
+    obj, x = obj.frozen_at(x)
     tolerance = (1e-12 if _rounding(obj) < 1e-10 else 1e-3) if tolerance is None else tolerance
     gradient = obj.grad(x)
     scale = 1e-6 * float(np.max(np.abs(gradient))) or 1.0
