@@ -29,6 +29,7 @@ Exact gradients through reaction-diffusion systems, and parameters out of patter
   gradient   dL/dp for every parameter, by the adjoint of the run
   validate   check the gradients of your own set-up, in six ways
   fit        parameters from the frames of a file (HDF5, npz, npy)
+  bench      speed and memory against other systems (from a source checkout)
 """
 
 EPILOG = """\
@@ -828,6 +829,20 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
+def _bench(argv: Sequence[str]) -> int:
+    """Run the benchmarks of the source checkout that this package lies in; they are not installed with it."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "validation" / "bench" / "run.py").is_file():
+        raise InputError(
+            "bench needs the source checkout (validation/bench/), which an ordinary installation does not have; clone "
+            "the repository and install it with: pip install -e ."
+        )
+    sys.path.insert(0, str(root))
+    from validation.bench.run import main as run  # type: ignore[import-not-found]
+
+    return run(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -842,7 +857,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = ("simulate", "gradient", "validate", "fit")
+    commands = ("simulate", "gradient", "validate", "fit", "bench")
     try:
         if not argv:
             _parser().print_help(sys.stderr)
@@ -851,6 +866,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(
                 f"{argv[0]!r} is not a command; use {', '.join(commands)}.{did_you_mean(argv[0], commands)}"
             )
+        if argv[0] == "bench":
+            return _bench(argv[1:])
         args = _parser().parse_all(argv)
         with _plain_warnings():
             code = args.function(args)

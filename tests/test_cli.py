@@ -283,3 +283,15 @@ def test_an_interrupted_first_grid_keeps_the_last_parameters(call, frames, monke
     found = json.loads(Path("here/fit.json").read_text())
     assert not found["finished"] and found["unfinished"]["params"]["Du"] == pytest.approx(0.16, rel=0.2)
     monkeypatch.undo()
+
+
+def test_bench_is_passed_on_to_the_benchmarks_of_the_checkout(capsys):
+    with pytest.raises(SystemExit):
+        cli._bench(["--help"])
+    assert "--peers" in capsys.readouterr().out
+
+
+def test_bench_without_a_checkout_says_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "adjoint_rd" / "cli.py"))
+    assert cli.main(["bench"]) == 2
+    assert "source checkout" in capsys.readouterr().err
