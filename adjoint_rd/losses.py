@@ -97,11 +97,16 @@ class L2:
     def value(self, y: np.ndarray) -> float:
         """L(y)."""
         # Not m @ m: the threads of a BLAS library keep spinning after it, on the processors that the next steps need.
-        return 0.5 * float(np.sum(np.square(self.misfit(y))))
+        # In place: fresh memory costs more than the arithmetic.
+        m = self._observed(y) - self.target
+        m *= self._weight
+        return 0.5 * float(np.sum(np.square(m, out=m)))
 
     def seed(self, y: np.ndarray) -> np.ndarray:
         """dL/dy = (y - target) / sigma^2, zero where nothing is observed."""
-        return self._spread(y, (self._observed(y) - self.target) * (self._weight * self._weight))
+        m = self._observed(y) - self.target
+        m *= self._weight * self._weight
+        return self._spread(y, m)
 
     def seed_tangent(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
         """t / sigma^2 where observed."""
