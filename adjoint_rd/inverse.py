@@ -517,6 +517,9 @@ class _Job:
             return f"the refinement failed ({error})."
         if fit.chi2 > 3.0:
             return verdict.misfit(fit, self.model)
+        reason = verdict.implausible(fit.params, self.model, self.grid)
+        if reason:  # among others F, k, Dv -> 0, where every equation holds trivially
+            return f"the refinement leads to {reason}; the image is no steady pattern of {self.model.name}."
         for n, (tau, most) in enumerate(zip(LADDER, LADDER_ITERATIONS, strict=True)):
             try:
                 fit = problem.fit(fit, sigma, tau * unit, max_iterations=most)

@@ -266,9 +266,11 @@ class Objective:
 
     def _evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         values = self._transformed(x)
-        y0 = self.sim.check_state(values.pop("initial")) if "initial" in values else self.y0
-        params = self.sim.check_params({**self.fixed, **values})
-        found = self.sim._gradient(y0, params, self.loss, self.steps, self.window, self.checkpoints)
+        y0 = values.pop("initial", self.y0)
+        params = {**self.fixed, **values}
+        found = self.sim.gradient(
+            y0, params, self.loss, steps=self.steps, window=self.window, checkpoints=self.checkpoints
+        )
         value, by_name = found.value, {**found.params, "initial": found.initial}
         if self.penalty is not None:
             value += float(self.penalty.value(params))

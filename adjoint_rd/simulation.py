@@ -469,27 +469,9 @@ class Simulation:
                 {name: np.stack([each.params[name] for each in found]) for name in self.model.names},
                 np.stack([each.initial for each in found]),
             )
-        return self._gradient(
-            self.check_state(y0),
-            self.check_params(params),
-            loss,
-            check_count("steps", steps),
-            window,
-            checkpoints,
-            progress,
-        )
-
-    def _gradient(
-        self,
-        y0: np.ndarray,
-        params: dict[str, Any],
-        loss: Any,
-        steps: int,
-        window: int | None,
-        checkpoints: Any,
-        progress: Progress | None = None,
-    ) -> Gradient:
-        """`gradient` of a state and parameters that have been checked."""
+        y0 = self.check_state(y0)
+        params = self.check_params(params)
+        steps = check_count("steps", steps)
         observed = losses.by_step(loss, steps)
         start = self._window_start(steps, window)
         schedule = checkpoint.choose(checkpoints, steps - start, y0.nbytes)
