@@ -2,7 +2,7 @@
 
     python validation/model_once_overhead.py [--sizes 256,512] [--dtype float64] [--rounds 21] [--limit 1.10]
 
-Both run in this process and take turns, 50 steps a call, the library through its public API (`Simulation.run`, and
+Both run in this process and take turns, 200 steps a call, the library through its public API (`Simulation.run`, and
 `Simulation.gradient` with every state stored, as the hand-written one does). `reverse` is gradient minus forward of the same
 turn: loss, seed and calling overhead count against the adjoint step. Ends with 1 if the median of the ratios of turns is above
 the limit for forward or gradient, or if the two disagree on the gradient; 2 if the library does not import.
@@ -27,7 +27,7 @@ from validation.bench import peers  # noqa: E402
 from validation.bench.harness import TOLERANCE, cores, error_of  # noqa: E402
 from validation.bench.problem import PARAMS, Problem  # noqa: E402
 
-STEPS = 50
+STEPS = 200
 TURN = 0.1  # seconds of calls in a turn, at least
 
 
