@@ -3,6 +3,7 @@
 import _thread
 import json
 import math
+import signal
 import threading
 
 import numpy as np
@@ -458,6 +459,15 @@ def test_bad_options_are_refused(options, message):
         minimize(bowl, np.zeros(3), **options)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """SIGINT raises KeyboardInterrupt, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("delay", [0.05, 0.11, 0.23])
 def test_a_real_ctrl_c_returns_the_best_point_and_resumes(gray_scott, delay, tmp_path):
     make, x0, _ = gray_scott
