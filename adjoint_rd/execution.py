@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -21,7 +21,7 @@ from numba.core.errors import NumbaError
 
 from .errors import CheckpointError, InputError
 from .grid import Grid
-from .kernels.cpu import BLOCK, COEFFICIENTS_BEFORE_D, Geometry, Plan, Share
+from .kernels.cpu import BLOCK, COEFFICIENTS_BEFORE_D, Geometry, Plan, Share, add_square_seed
 from .models import Model
 from .schemes.compiled import time_loop
 
@@ -179,6 +179,9 @@ class Executor:
         self._buffers: dict[str, np.ndarray] = {}
         self._no_fields = np.zeros((0, 0, 0), dtype)
         self._values = S * grid.size
+        self._seconds_per_step: dict[str, float] = {}  # of each loop, as measured last
+        self._sync = np.zeros(16, np.int64)
+        self._unsummed = Sums(self, np.zeros((0, 0)), self._no_fields, ())
 
     # Buffers
 
@@ -197,10 +200,13 @@ class Executor:
         self._buffers[name] = np.zeros(shape, self.dtype)
         return self._buffers[name]
 
-    def pair(self, name: str, initial: np.ndarray) -> Pair:
-        """A `Pair` of reused buffers, holding a copy of `initial`."""
+    def pair(self, name: str, initial: np.ndarray | None) -> Pair:
+        """A `Pair` of reused buffers, holding a copy of `initial`, or zero."""
         pair = Pair(self.buffer(name), self.buffer(name + "_other"))
-        np.copyto(pair.current, initial.reshape(self.flat_shape))
+        if initial is None:
+            pair.current.fill(0.0)
+        else:
+            np.copyto(pair.current, initial.reshape(self.flat_shape))
         return pair
 
     # Plans
@@ -263,10 +269,37 @@ class Executor:
         work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            self._together(loop, (state.current, state.other, work, plan), (count,), [self._no_sums()], count)
+            self._together(loop, (state.current, state.other, state.current, work, plan), (count,), count)
             state.took(count)
 
-        self._in_chunks(chunk, steps, 1, progress)
+        self._in_chunks("advance", chunk, steps, 1, progress)
+
+    def advance_into(
+        self,
+        target: np.ndarray,
+        source: np.ndarray,
+        plan: Plan,
+        fielded: tuple[int, ...],
+        steps: int,
+        progress: Any = None,
+    ) -> None:
+        """Take `steps` steps from `source`, which stays as it is, to `target`; both (S, *shape)."""
+        if steps == 0:
+            np.copyto(target, source)
+            return
+        loop = self._loop("advance", fielded)
+        work = self._work()
+        start = source.reshape(self.flat_shape)
+        state = Pair(target.reshape(self.flat_shape), self.buffer("state"))
+        if steps % 2:  # the last step must write to `target`
+            state.took(1)
+
+        def chunk(done: int, count: int) -> None:
+            x = state.current if done else start
+            self._together(loop, (x, state.other, state.current, work, plan), (count,), count)
+            state.took(count)
+
+        self._in_chunks("advance", chunk, steps, 1, progress)
 
     def record(
         self, states: np.ndarray, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None
@@ -276,9 +309,9 @@ class Executor:
         work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            self._together(loop, (states, work, plan), (done, done + count), [self._no_sums()], count)
+            self._together(loop, (states, work, plan), (done, done + count), count)
 
-        self._in_chunks(chunk, steps, 1, progress)
+        self._in_chunks("record", chunk, steps, 1, progress)
 
     def reverse(
         self, states: np.ndarray, adjoint: Pair, plan: Plan, sums: "Sums", first: int, last: int, progress: Any = None
@@ -289,10 +322,11 @@ class Executor:
 
         def chunk(done: int, count: int) -> None:
             to = last - done
-            self._together(loop, (states, adjoint.current, adjoint.other, work, plan), (to - count, to), [sums], count)
+            arrays = (states, adjoint.current, adjoint.other, work, plan)
+            self._together(loop, arrays, (to - count, to), count, [sums])
             adjoint.took(count)
 
-        self._in_chunks(chunk, last - first, 2, progress)
+        self._in_chunks("reverse", chunk, last - first, 2, progress)
 
     def advance_tangent(
         self, state: Pair, tangent: Pair, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None
@@ -303,11 +337,11 @@ class Executor:
 
         def chunk(done: int, count: int) -> None:
             arrays = (state.current, state.other, tangent.current, tangent.other, work, plan)
-            self._together(loop, arrays, (count,), [self._no_sums()], count)
+            self._together(loop, arrays, (count,), count)
             state.took(count)
             tangent.took(count)
 
-        self._in_chunks(chunk, steps, 2, progress)
+        self._in_chunks("advance_tangent", chunk, steps, 2, progress)
 
     def record_tangent(
         self,
@@ -323,9 +357,9 @@ class Executor:
         work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            self._together(loop, (states, tangents, work, plan), (done, done + count), [self._no_sums()], count)
+            self._together(loop, (states, tangents, work, plan), (done, done + count), count)
 
-        self._in_chunks(chunk, steps, 2, progress)
+        self._in_chunks("record_tangent", chunk, steps, 2, progress)
 
     def reverse_second(
         self,
@@ -356,11 +390,31 @@ class Executor:
                 work,
                 plan,
             )
-            self._together(loop, arrays, (to - count, to), [sums, sums_tangent], count)
+            self._together(loop, arrays, (to - count, to), count, [sums, sums_tangent])
             adjoint.took(count)
             adjoint_tangent.took(count)
 
-        self._in_chunks(chunk, last - first, 4, progress)
+        self._in_chunks("reverse_second", chunk, last - first, 4, progress)
+
+    def add_square_seed(
+        self, adjoint: np.ndarray, y: np.ndarray, target: np.ndarray, weight: Any, species: np.ndarray
+    ) -> float:
+        """Return ``sum((w (y - target))^2) / 2`` over the observed species, and add its derivative to `adjoint`.
+
+        Parameters
+        ----------
+        adjoint, y : ndarray (S, rows, columns)
+        target : ndarray (O, rows, columns), float64
+        weight : float, or ndarray of the target's shape
+        species : ndarray of int (O,)
+        """
+        scalar = np.ndim(weight) == 0
+        weights = np.zeros((0, 0, 0)) if scalar else weight
+        values = np.empty(self.tiles)
+        arguments = (y, target, float(weight) if scalar else 0.0, weights, species, adjoint, values, BLOCK)
+        threads = self._threads_for(1) if self._values >= 2 * CALL_VALUES_PER_THREAD else 1
+        self._share_out([(*arguments, first, last) for first, last in self._tiles_of_each(threads)], add_square_seed)
+        return float(values.sum())
 
     def _loop(self, name: str, fielded: tuple[int, ...]) -> Any:
         return time_loop(name, self.scheme, self.model, self.geometry, fielded)
@@ -368,33 +422,46 @@ class Executor:
     def _work(self) -> np.ndarray:
         return self.buffer("work", self.scheme.WORK_ARRAYS)
 
-    def _no_sums(self) -> "Sums":
-        return Sums(self, np.zeros((0, 0)), self._no_fields, ())
-
-    def _in_chunks(self, chunk: Callable[[int, int], None], steps: int, cost: int, progress: Any) -> None:
+    def _in_chunks(self, loop: str, chunk: Callable[[int, int], None], steps: int, cost: int, progress: Any) -> None:
         done = 0
-        size = max(1, int(FIRST_CHUNK_VALUES / (cost * self._values)))
+        guess = FIRST_CHUNK_VALUES / (cost * self._values)
+        if loop in self._seconds_per_step:
+            guess = CHUNK_SECONDS / self._seconds_per_step[loop]
+        size = max(1, int(guess))
         while done < steps:
             count = min(size, steps - done)
             started = time.perf_counter()
             chunk(done, count)
-            elapsed = time.perf_counter() - started
+            elapsed = max(time.perf_counter() - started, 1e-6)
             done += count
             if progress is not None:
                 progress(count)
-            # At most fourfold: the first chunk may have been slow for another reason, compilation for one.
-            size = max(1, min(4 * size, int(size * CHUNK_SECONDS / max(elapsed, 1e-6))))
+            self._seconds_per_step[loop] = elapsed / count
+            # At most fourfold: this chunk may have been slow for another reason, compilation for one.
+            size = max(1, min(4 * size, int(size * CHUNK_SECONDS / elapsed)))
 
     def _together(
-        self, loop: Any, before: tuple[Any, ...], after: tuple[Any, ...], all_sums: list["Sums"], steps: int
+        self,
+        loop: Any,
+        before: tuple[Any, ...],
+        after: tuple[Any, ...],
+        steps: int,
+        all_sums: Sequence["Sums"] | None = None,
     ) -> None:
+        """Run a time loop, its tiles shared out among threads."""
+        all_sums = (self._unsummed,) if all_sums is None else all_sums
         threads = self._threads_for(steps)
-        sync = np.zeros(16, np.int64)
         arguments = []
-        for n in range(threads):
-            first, last = self.tiles * n // threads, self.tiles * (n + 1) // threads
-            shares = tuple(Share(sums.scalars, sums.fields, first, last, sync, threads) for sums in all_sums)
+        for first, last in self._tiles_of_each(threads):
+            shares = [Share(sums.scalars, sums.fields, first, last, self._sync, threads) for sums in all_sums]
             arguments.append((*before, *shares, *after))
+        self._share_out(arguments, loop)
+
+    def _tiles_of_each(self, threads: int) -> list[tuple[int, int]]:
+        return [(self.tiles * n // threads, self.tiles * (n + 1) // threads) for n in range(threads)]
+
+    def _share_out(self, arguments: list[tuple[Any, ...]], loop: Any) -> None:
+        threads = len(arguments)
         try:
             if threads == 1:
                 loop(*arguments[0])
@@ -410,6 +477,8 @@ class Executor:
     def _threads_for(self, steps: int) -> int:
         if self.threads is not None:
             return min(self.threads, self.tiles)
+        if self._values < 2 * VALUES_PER_THREAD:
+            return 1
         by_step = self._values // VALUES_PER_THREAD
         by_call = int(steps * self._values / CALL_VALUES_PER_THREAD)
         return max(1, min(available_threads(), by_step, by_call, self.tiles))

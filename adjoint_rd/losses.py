@@ -76,6 +76,8 @@ class L2:
         uniform = weight.size and weight.min() == weight.max()
         self._weight: Any = float(weight.flat[0]) if uniform else np.array(weight)
         self._shape = target.shape
+        self._species_seen = np.arange(len(target)) if species is None else np.array(species)
+        self._fitted: tuple[int, ...] | None = None  # the last state shape that was found to fit
 
     def _observed(self, y: np.ndarray) -> np.ndarray:
         if self.species is not None and max(self.species, default=0) >= len(y):
@@ -93,6 +95,28 @@ class L2:
         full = np.zeros(y.shape)
         full[self.species] = observed
         return full
+
+    def as_squares(self, state_shape: tuple[int, ...]) -> tuple[np.ndarray, Any, np.ndarray]:
+        """The loss as ``sum((w (y - target))^2) / 2``: for kernels that give value and seed in one pass.
+
+        Parameters
+        ----------
+        state_shape : tuple of int
+            (S, *shape) of the states to come.
+
+        Returns
+        -------
+        target : ndarray (O, rows, columns)
+            Of the O observed species, all axes but the last flattened into rows.
+        weight : float, or ndarray like `target`
+        species : ndarray of int (O,)
+        """
+        if state_shape != self._fitted:
+            self._observed(np.broadcast_to(0.0, state_shape))  # raises if they do not fit
+            self._fitted = state_shape
+        target = self.target.reshape(len(self.target), -1, state_shape[-1])
+        weight = self._weight if np.ndim(self._weight) == 0 else self._weight.reshape(target.shape)
+        return target, weight, self._species_seen
 
     def value(self, y: np.ndarray) -> float:
         """L(y)."""

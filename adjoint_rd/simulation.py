@@ -22,6 +22,7 @@ from .errors import (
 )
 from .execution import DiskSlots, Executor, MemorySlots, available_threads
 from .grid import Grid
+from .kernels.cpu import all_finite
 
 DTYPES = ("float64", "float32")
 Progress = Callable[[int], None]
@@ -350,10 +351,8 @@ class Simulation:
         saved[0] = y0
         with self.executor.lock:
             plan, fielded = self._plan(params)
-            state = self.executor.pair("state", y0)
             for n, (before, mark) in enumerate(pairwise(marks), start=1):
-                self.executor.advance(state, plan, fielded, mark - before, progress)
-                saved[n] = state.current.reshape(self.state_shape)
+                self.executor.advance_into(saved[n], saved[n - 1], plan, fielded, mark - before, progress)
                 if not _finite(saved[n]):
                     self._diverged(saved[n - 1], params, before, mark)
         return Run(saved[-1], saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name)
@@ -790,9 +789,9 @@ def _level_of_caller() -> int:
 
 
 def _finite(array: np.ndarray) -> bool:
-    # A sum over- or underflows to something not finite if any item is; only then look at each.
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(np.sum(array))) or bool(np.isfinite(array).all())
+    if array.flags.c_contiguous and array.flags.writeable and array.dtype.name in DTYPES:  # what is compiled already
+        return all_finite(array.reshape(-1))
+    return bool(np.isfinite(array).all())
 
 
 def _as_array(argument: str, value: Any) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 
 from . import checkpoint
 from .errors import InputError
-from .execution import DiskSlots, Executor, MemorySlots, Sums
+from .execution import DiskSlots, Executor, MemorySlots, Pair, Sums
+from .losses import L2
 
 Observed = Mapping[int, Any]  # {step: loss}
 Progress = Callable[[int], None]
@@ -94,12 +95,20 @@ class GradientSweep:
         self.check = check
         self.progress = progress
         self.shape = first.shape
-        self.state = executor.pair("state", first)
+        self._first = first  # until a step is taken, instead of a copy of it
+        self._state: Pair | None = None
         self.states = executor.buffer("states", schedule.buffer_states)
-        self.adjoint = executor.pair("adjoint", np.zeros_like(first))
+        self.adjoint = executor.pair("adjoint", None)
         self.sums: Sums = executor.sums(fielded)
         self.values: list[float] = []
         self.recorded_from = 0
+
+    @property
+    def state(self) -> Pair:
+        """The working state, with room for a step."""
+        if self._state is None:
+            self._state = self.executor.pair("state", self._first)
+        return self._state
 
     def store(self, slot: int) -> None:
         """Keep the working state."""
@@ -111,13 +120,15 @@ class GradientSweep:
 
     def advance(self, first: int, last: int) -> None:
         """Take steps without keeping them."""
-        since = self.state.current.copy()
+        since = self.executor.buffer("since")
+        np.copyto(since, self.state.current)
         self.executor.advance(self.state, self.plan, self.fielded, last - first, self.progress)
         self.check(self.state.current, since, first, last)
 
     def record(self, first: int, last: int) -> None:
         """Fill the segment buffer."""
-        np.copyto(self.states[0], self.state.current)
+        now = self._first.reshape(self.executor.flat_shape) if self._state is None else self._state.current
+        np.copyto(self.states[0], now)
         self.recorded_from = first
         self.executor.record(self.states, self.plan, self.fielded, last - first, self.progress)
         self.check(self.states[last - first], self.states[0], first, last)
@@ -129,11 +140,15 @@ class GradientSweep:
 
     def seed(self, step: int) -> None:
         """Add the derivative of the loss observed at `step`, if there is one."""
-        if step in self.observed:
-            y = self.states[step - self.recorded_from].reshape(self.shape)
-            value, seed = self.evaluate(self.observed[step], step, y)
-            self.values.append(value)
+        if step not in self.observed:
+            return
+        loss, y = self.observed[step], self.states[step - self.recorded_from]
+        if type(loss) is L2:  # not a subclass, which may have another value
+            value = self.executor.add_square_seed(self.adjoint.current, y, *loss.as_squares(self.shape))
+        else:
+            value, seed = self.evaluate(loss, step, y.reshape(self.shape))
             self.adjoint.current += seed.reshape(self.executor.flat_shape)
+        self.values.append(value)
 
 
 class HessianSweep(GradientSweep):
@@ -148,7 +163,7 @@ class HessianSweep(GradientSweep):
         self.tangent_slots = tangent_slots
         self.tangent = self.executor.pair("tangent", tangent)
         self.tangents = self.executor.buffer("tangents", len(self.states))
-        self.adjoint_tangent = self.executor.pair("adjoint_tangent", np.zeros(self.shape))
+        self.adjoint_tangent = self.executor.pair("adjoint_tangent", None)
         self.sums_tangent: Sums = self.executor.sums(self.fielded)
 
     def store(self, slot: int) -> None:
@@ -163,7 +178,8 @@ class HessianSweep(GradientSweep):
 
     def advance(self, first: int, last: int) -> None:
         """Take steps without keeping them."""
-        since = self.state.current.copy()
+        since = self.executor.buffer("since")
+        np.copyto(since, self.state.current)
         self.executor.advance_tangent(self.state, self.tangent, self.plan, self.fielded, last - first, self.progress)
         self.check(self.state.current, since, first, last)
 

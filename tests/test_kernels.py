@@ -108,8 +108,8 @@ def test_results_do_not_depend_on_the_block(block_of):
         sim = setups.simulation(case)
         assert sim.executor.tiles == -(-11 // columns)
         cut = everything(sim, case)
-        assert same(whole[:3], cut[:3])  # states, value and adjoint
-        for one, other in zip(whole[3:], cut[3:], strict=True):  # sums, in another order
+        assert same([whole[0], whole[2]], [cut[0], cut[2]])  # states and adjoint
+        for one, other in zip([whole[1], *whole[3:]], [cut[1], *cut[3:]], strict=True):  # sums, in another order
             assert ref.relative_error(other, one) < 1e-14
 
 

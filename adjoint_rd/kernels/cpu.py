@@ -268,14 +268,64 @@ def blend(out, x, weight, rate, share):
     accumulate(out, weight, rate, share)
 
 
+@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUM_FLAGS)
+def add_square_seed(y, target, weight, weights, species, adjoint, values, block, first, last):
+    """adjoint += w^2 (y - target), and values[tile] = sum (w (y - target))^2 / 2, on tiles first .. last - 1.
+
+    y, adjoint: (S, rows, columns); target: (O, rows, columns) of the species listed in `species` (O,); w: `weight`, or
+    `weights` of the target's shape if it is not empty. values: (tiles,) float64;
+    block: columns to a tile.
+    """
+    m = y.shape[2]
+    blocks = (m + block - 1) // block
+    square = weight * weight
+    for tile in range(first, last):
+        r = tile // blocks
+        start = (tile - r * blocks) * block
+        stop = min(start + block, m)
+        total = 0.0
+        for o in range(len(species)):
+            c = species[o]
+            x = y[c, r, start:stop]
+            to = target[o, r, start:stop]
+            a = adjoint[c, r, start:stop]
+            if weights.size:
+                w = weights[o, r, start:stop]
+                for j in range(stop - start):
+                    misfit = w[j] * (x[j] - to[j])
+                    total += misfit * misfit
+                    a[j] += w[j] * misfit
+            else:
+                part = 0.0
+                for j in range(stop - start):
+                    misfit = x[j] - to[j]
+                    part += misfit * misfit
+                    a[j] += square * misfit
+                total += square * part
+        values[tile] = 0.5 * total
+
+
+@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUM_FLAGS)
+def all_finite(flat):
+    """Whether a 1-D array has neither NaN nor infinity: x - x is 0 for all other numbers."""
+    total = flat[0] - flat[0] if len(flat) else 0.0
+    for j in range(len(flat)):
+        total += flat[j] - flat[j]
+    return total == 0.0
+
+
 # Time loops. `push` and its kin are the scheme's; each ends with all threads having met.
 
 
-def advance(y, z, work, plan, share, steps):
-    """steps steps from y, to and fro between y and z: the result is in y if steps is even, else in z."""
+def advance(x, y, z, work, plan, share, steps):
+    """steps steps from x, the first to y, then to and fro between y and z: the result is in y if steps is odd, else in z.
+
+    z may be x. `steps` is at least 1.
+    """
     control = flush_subnormals()
-    for n in range(steps):
-        if n % 2 == 0:
+    push(x, y, work, plan, share)
+    for n in range(1, steps):
+        if n % 2 == 1:
             push(y, z, work, plan, share)
         else:
             push(z, y, work, plan, share)
@@ -291,7 +341,8 @@ def record(states, work, plan, share, first, last):
 
 
 def reverse(states, a, b, work, plan, share, first, last):
-    """The adjoint back through steps last - 1 .. first, to and fro between a and b as in `advance`."""
+    """The adjoint back through steps last - 1 .. first, to and fro between a and b: it ends up in a if there are an even
+    number of them, else in b."""
     control = flush_subnormals()
     for n in range(last - first):
         y = states[last - 1 - n]
@@ -303,7 +354,7 @@ def reverse(states, a, b, work, plan, share, first, last):
 
 
 def advance_tangent(y, z, t, s, work, plan, share, steps):
-    """State and one tangent together, to and fro between y and z, t and s as in `advance`."""
+    """State and one tangent together, to and fro between y and z, t and s as in `reverse`."""
     control = flush_subnormals()
     for n in range(steps):
         if n % 2 == 0:
