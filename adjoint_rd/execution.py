@@ -21,7 +21,7 @@ from numba.core.errors import NumbaError
 
 from .errors import CheckpointError, InputError
 from .grid import Grid
-from .kernels.cpu import BLOCK, COEFFICIENTS_BEFORE_D, Geometry, Plan, Share, add_square_seed
+from .kernels.cpu import BLOCK, Geometry, Plan, Share, add_square_seed
 from .models import Model
 from .schemes.compiled import time_loop
 
@@ -213,7 +213,9 @@ class Executor:
 
     def fielded(self, params: Mapping[str, Any]) -> tuple[int, ...]:
         """Which kinetic parameters vary in space."""
-        return tuple(i for i, name in enumerate(self.model.parameters) if np.ndim(params[name]))
+        return tuple(
+            i for i, name in enumerate(self.model.parameters) if type(params[name]) is not float and np.ndim(params[name])
+        )
 
     def plan(
         self,
@@ -223,26 +225,19 @@ class Executor:
         wall: tuple[float, ...] | None = None,
     ) -> Plan:
         """The numbers of one parameter set, and of a direction in parameter space for tangents."""
-        S, P = self._S, self._P
-        at = COEFFICIENTS_BEFORE_D
-        k = np.zeros(at + S + P + S, self.dtype)
-        k[0] = self.h
-        k[1:4] = self._axis_ratios
-        k[4] = self.dt
-        for c, name in enumerate(self.model.diffusivities):
-            k[at + c] = self.h_diffusion * params[name]
-        for i, name in enumerate(self.model.parameters):
-            if i not in fielded:
-                k[at + S + i] = params[name]
-        if wall is not None:
-            k[at + S + P :] = wall
-        dk = np.zeros(S + P, self.dtype)
+        model, h = self.model, self.h_diffusion
+        # The order that `Plan` tells.
+        numbers = [self.h, *self._axis_ratios, self.dt]
+        numbers += [h * params[name] for name in model.diffusivities]
+        numbers += [0.0 if i in fielded else params[name] for i, name in enumerate(model.parameters)]
+        k = np.array([*numbers, *(wall or (0.0,) * self._S)], self.dtype)
+        dk = np.zeros(self._S + self._P, self.dtype)
         if direction is not None:
-            for c, name in enumerate(self.model.diffusivities):
-                dk[c] = self.h_diffusion * direction.get(name, 0.0)
-            for i, name in enumerate(self.model.parameters):
+            for c, name in enumerate(model.diffusivities):
+                dk[c] = h * direction.get(name, 0.0)
+            for i, name in enumerate(model.parameters):
                 if i not in fielded:
-                    dk[S + i] = direction.get(name, 0.0)
+                    dk[self._S + i] = direction.get(name, 0.0)
         return Plan(k, dk, self._fields(params, fielded), self._fields(direction, fielded), self.plane)
 
     def _fields(self, params: Mapping[str, Any] | None, fielded: tuple[int, ...]) -> np.ndarray:
@@ -450,14 +445,16 @@ class Executor:
     ) -> None:
         """Run a time loop, its tiles shared out among threads."""
         all_sums = (self._unsummed,) if all_sums is None else all_sums
-        threads = self._threads_for(steps)
         arguments = []
+        threads = self._threads_for(steps)
         for first, last in self._tiles_of_each(threads):
             shares = [Share(sums.scalars, sums.fields, first, last, self._sync, threads) for sums in all_sums]
             arguments.append((*before, *shares, *after))
         self._share_out(arguments, loop)
 
     def _tiles_of_each(self, threads: int) -> list[tuple[int, int]]:
+        if threads == 1:
+            return [(0, self.tiles)]
         return [(self.tiles * n // threads, self.tiles * (n + 1) // threads) for n in range(threads)]
 
     def _share_out(self, arguments: list[tuple[Any, ...]], loop: Any) -> None:

@@ -6,6 +6,7 @@ is continued so that line searches back off; see `Objective`.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,8 @@ class Objective:
     def _chain(self, x: np.ndarray, by_name: Mapping[str, Any]) -> np.ndarray:
         gradient = np.empty(self.size)
         for name, where in self.blocks.items():
-            gradient[where] = self.transforms[name].slope(x[where]) * np.ravel(by_name[name])
+            value = by_name[name]
+            gradient[where] = self.transforms[name].slope(x[where]) * (np.ravel(value) if self._shapes[name] else value)
         return gradient
 
     def hessp(self, x: Any, v: Any) -> np.ndarray:
@@ -473,7 +475,7 @@ class Objective:
         with np.errstate(over="ignore", invalid="ignore"):
             result = function(x)
             parts = result if isinstance(result, tuple) else (_value_of(result), result)
-            finite = all(np.isfinite(part).all() for part in parts)
+            finite = all(isfinite(part) if type(part) is float else np.isfinite(part).all() for part in parts)
         if not finite:
             raise DivergenceError("the loss or its gradient overflows: the state is finite, but much too large.")
         return result

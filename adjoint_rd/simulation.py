@@ -25,6 +25,7 @@ from .grid import Grid
 from .kernels.cpu import all_finite
 
 DTYPES = ("float64", "float32")
+_COMPILED = {np.dtype(name) for name in DTYPES}
 Progress = Callable[[int], None]
 
 
@@ -219,10 +220,11 @@ class Simulation:
         return {name: self._check_param(name, params[name], argument) for name in self.model.names}
 
     def _check_param(self, name: str, value: Any, argument: str) -> Any:
-        field = value if type(value) is float else _as_array(f"{argument}[{name!r}]", value)
-        if type(value) is float or field.ndim == 0:
+        plain = type(value) is float
+        field = value if plain else _as_array(f"{argument}[{name!r}]", value)
+        if plain or field.ndim == 0:
             try:
-                number = as_real(value)
+                number = value if plain else as_real(value)
             except (TypeError, OverflowError):
                 raise InputError(f"{argument}[{name!r}]={value!r} must be a real number.") from None
             if not abs(number) <= self._largest:
@@ -789,7 +791,7 @@ def _level_of_caller() -> int:
 
 
 def _finite(array: np.ndarray) -> bool:
-    if array.flags.c_contiguous and array.flags.writeable and array.dtype.name in DTYPES:  # what is compiled already
+    if array.flags.c_contiguous and array.flags.writeable and array.dtype in _COMPILED:  # what is compiled already
         return all_finite(array.reshape(-1))
     return bool(np.isfinite(array).all())
 

@@ -93,11 +93,17 @@ def _safe(model: Model, grid: Grid, params: Mapping[str, float], scheme: ModuleT
     if len(box) != len(model.species):
         raise InputError(f"{model.name}.box returned {box}; it must return (low, high) for each of the species.")
     p = tuple(params[name] for name in model.parameters)
-    states = [*product(*box), tuple(0.5 * (low + high) for low, high in box)]
+    states = [*product(*box), tuple([0.5 * (low + high) for low, high in box])]
+    units, zero = _units(len(model.species), len(p))
+    reaction_j = model.reaction_j
     limit, reason = float("inf"), "nothing limits it"
     for c, name in enumerate(model.diffusivities):
-        decay = max(-_jacobian_column(model, state, p, c)[c] for state in states)
-        rate = K * params[name] + max(decay, 0.0)
+        unit, decay = units[c], 0.0
+        for state in states:
+            here = -reaction_j(state, p, unit, zero)[c]
+            if here > decay:  # not max(): this runs at every trial of an optimiser
+                decay = here
+        rate = K * params[name] + decay
         if rate > 0.0 and scheme.REAL_STABILITY_INTERVAL / rate < limit:
             limit = scheme.REAL_STABILITY_INTERVAL / rate
             reason = f"diffusion and reaction of {model.species[c]} decay at up to {rate:.4g}"
