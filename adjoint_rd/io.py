@@ -4,32 +4,25 @@
     read_observation    frames to fit from HDF5 (the layout of The Well), .npy, .npz, or PNG, TIFF and GIF images
     write_image         an array or a state as an 8-bit PNG with a colour map
 
-Nothing is unpickled. Files are written beside their target and moved into place, so that a target is never
-half-written.
+Nothing is unpickled, and a target is never half-written, see `files`.
 """
 
-import hashlib
 import json
-import os
 import tempfile
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._version import __version__
 from .errors import BackendError, InputError, check_choice, check_count, did_you_mean
+from .files import MOST_BYTES, open_npz, read_arrays, read_header, replacing, write_archive
 from .simulation import Run
 
 RUN_FORMAT = "adjoint_rd.run"
 RUN_VERSION = 1
-MOST_BYTES = 4 * 2**30  # of an observation in float64
 GAP = 4  # pixels between the species of an image
 IMAGES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF"}
 HDF5 = (".hdf5", ".h5", ".hdf")
@@ -99,22 +92,13 @@ def save_run(path: Any, run: Run) -> None:
         fields = {name: f"params/{n}/{name}" for name, value in member.items() if np.ndim(value)}
         arrays.update({key: member[name] for name, key in fields.items()})
         params.append({name: {"array": fields[name]} if name in fields else float(member[name]) for name in member})
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if any(array.dtype.hasobject for array in arrays.values()):
-        raise InputError("the run holds arrays of Python objects; only numbers are saved.")
-    header = {
-        "format": RUN_FORMAT,
-        "version": RUN_VERSION,
-        "written_by": f"adjoint_rd {__version__}",
+    content = {
         "model": run.model,
         "params": params if batch else params[0],
         "dt": float(run.dt),
         "spacing": [float(h) for h in run.spacing],
-        "arrays": {name: {"sha256": _sha256(array)} for name, array in arrays.items()},
     }
-    text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    with replacing(path) as file:
-        np.savez(file, header=text, **arrays)
+    write_archive(path, RUN_FORMAT, RUN_VERSION, content, arrays)
 
 
 def load(path: Any) -> Run:
@@ -134,8 +118,8 @@ def load(path: Any) -> Run:
         If the file is missing, truncated, changed, not a saved run, or of another format version.
     """
     path = _source(path)
-    with _npz(path) as archive:
-        header = _run_header(path, archive)
+    with open_npz(path) as archive:
+        header = read_header(path, archive, RUN_FORMAT, RUN_VERSION)
         if header is None:
             raise InputError(
                 f"{path} is an .npz file, but not a run saved by adjoint_rd (it holds "
@@ -145,33 +129,9 @@ def load(path: Any) -> Run:
         return _read_run(path, archive, header)
 
 
-def _run_header(path: Path, archive: Any) -> dict[str, Any] | None:
-    """The header of a saved run, or None for another .npz file."""
-    if "header" not in archive.files:
-        return None
-    try:
-        header = json.loads(archive["header"].tobytes().decode())
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    if not isinstance(header, dict) or header.get("format") != RUN_FORMAT:
-        return None
-    if header.get("version") != RUN_VERSION:
-        raise InputError(
-            f"{path} has version {header.get('version')!r} of the run format, written by {header.get('written_by')}; "
-            f"this is adjoint_rd {__version__}, which reads version {RUN_VERSION}. Use the version that wrote it."
-        )
-    return header
-
-
 def _read_run(path: Path, archive: Any, header: dict[str, Any]) -> Run:
+    arrays = read_arrays(path, archive, header) if "arrays" in header else {}
     try:
-        arrays = {}
-        for name, about in header["arrays"].items():
-            arrays[name] = archive[name]
-            if _sha256(arrays[name]) != about["sha256"]:
-                raise InputError(
-                    f"{path}: the array {name!r} is not what was written (its SHA-256 differs); use another copy."
-                )
         batch = isinstance(header["params"], list)
         params = [
             {
@@ -198,11 +158,6 @@ def _read_run(path: Path, archive: Any, header: dict[str, Any]) -> Run:
             f"{run.final.shape}."
         )
     return run
-
-
-def _sha256(array: np.ndarray) -> str:
-    array = np.ascontiguousarray(array)
-    return hashlib.sha256(array.reshape(-1).view(np.uint8).data if array.size else b"").hexdigest()
 
 
 # Observations
@@ -278,8 +233,8 @@ def _read_npy(path: Path, frames: slice | None, axes: str | None) -> Observation
 
 
 def _read_npz(path: Path, frames: slice | None, axes: str | None) -> Observation:
-    with _npz(path) as archive:
-        header = _run_header(path, archive)
+    with open_npz(path) as archive:
+        header = read_header(path, archive, RUN_FORMAT, RUN_VERSION)
         if header is not None:
             run = _read_run(path, archive, header)
             return _from_run(path, run, frames)
@@ -626,24 +581,6 @@ def _unit(array: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
 # Paths
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Any]:
-    """A binary file beside `path` that takes its place when all is written, and is removed if that fails."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp's files are private
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def write_json(path: Any, content: Any) -> None:
     """Write JSON with the care of `save_run`; arrays become lists, numbers that are not finite become null."""
     with replacing(_target(path, ".json")) as file:
@@ -708,17 +645,3 @@ def _as_path(path: Any) -> Path:
         return Path(path)
     except TypeError:
         raise InputError(f"path={path!r} must be a string or a path.") from None
-
-
-@contextmanager
-def _npz(path: Path) -> Iterator[Any]:
-    damaged = f"{path} is not a readable .npz file (truncated, damaged, or of another kind)"
-    try:
-        if not zipfile.is_zipfile(path):
-            raise InputError(f"{damaged}.")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            yield archive
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{damaged}: {error}") from None
