@@ -214,7 +214,9 @@ class Executor:
     def fielded(self, params: Mapping[str, Any]) -> tuple[int, ...]:
         """Which kinetic parameters vary in space."""
         return tuple(
-            i for i, name in enumerate(self.model.parameters) if type(params[name]) is not float and np.ndim(params[name])
+            i
+            for i, name in enumerate(self.model.parameters)
+            if type(params[name]) is not float and np.ndim(params[name])
         )
 
     def plan(

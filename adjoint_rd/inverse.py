@@ -3,7 +3,8 @@
     fit = rd.invert(v, model="gray_scott")        # one snapshot of v
     fit.success, fit.message, fit.params, fit.stderr
 
-The pattern is taken as (nearly) steady, ``D Lap y + R(y; p) = 0``. Stages, each in its own file of `adjoint_rd.inversion`:
+The pattern is taken as (nearly) steady, ``D Lap y + R(y; p) = 0``. Stages, each in its own file of
+`adjoint_rd.inversion`:
 
     clean up    noise level, holes, low-pass filter                                  inversion.cleanup
     start       equation residual by variable projection, then the Green form        inversion.start
@@ -12,8 +13,8 @@ The pattern is taken as (nearly) steady, ``D Lap y + R(y; p) = 0``. Stages, each
                 decided by the evidence                                              inversion.weak
     verify      misfit, residual, run on from the fitted state                       inversion.verdict
 
-Data so clean that the strong form of the residual is already small (below 1e-3 of the reaction) stop after the start; the
-standard errors are then those of a residual that is correlated in space, from its spectrum.
+Data so clean that the strong form of the residual is already small (below 1e-3 of the reaction) stop after the start;
+the standard errors are then those of a residual that is correlated in space, from its spectrum.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ def invert(
     mask : array_like of bool, optional
         True where the data count. Where they do not, the equation is not assumed to hold either.
     scale : float or None
-        The species is ``scale * data``. None: unknown; then only combinations are determined (`Inversion.combinations`),
-        unless `known` has one more fact. Gray-Scott only.
+        The species is ``scale * data``. None: unknown; then only combinations are determined
+        (`Inversion.combinations`), unless `known` has one more fact. Gray-Scott only.
     species : str or sequence of str, optional
         What is observed, by default the last species of the model.
     boundary : {"periodic", "neumann", "cropped"}
@@ -164,13 +165,11 @@ def invert(
 
     Notes
     -----
-    The standard errors are those of the posterior with the fields integrated out (the inverse of the Schur complement of
-    the Gauss-Newton matrix). They hold for the noise and the drift that the evidence decided on, and know nothing of a model
-    that is wrong in ways which the checks do not see.
+    The standard errors are those of the posterior with the fields integrated out (the inverse of the Schur complement
+    of the Gauss-Newton matrix). They hold for the noise and the drift that the evidence decided on, and know nothing of
+    a model that is wrong in ways which the checks do not see.
     """
-    job = _Job(
-        data, model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, progress
-    )
+    job = _Job(data, model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, progress)
     return job.run()
 
 
@@ -194,7 +193,9 @@ class _Job:
         if self.scale_unknown and (self.model.name != "gray_scott" or self.species != (1,)):
             raise InputError("scale=None (unknown gain) is for v of gray_scott alone; give scale= a number.")
         if self.scale_unknown and offset:
-            raise InputError("offset=True with scale=None: gain and offset cannot both be unknown; give scale= a number.")
+            raise InputError(
+                "offset=True with scale=None: gain and offset cannot both be unknown; give scale= a number."
+            )
         peak = float(np.max(np.abs(values[seen]), initial=0.0))
         self.scale = (0.4 / peak if peak else 1.0) if scale is None else float(scale)
         self.offset_unknown = bool(offset)
@@ -302,8 +303,7 @@ class _Job:
         for name in dict(start or {}):
             if name not in self.model.names:
                 raise InputError(
-                    f"start has {name!r}, which {self.model.name} does not know."
-                    f"{did_you_mean(name, self.model.names)}"
+                    f"start has {name!r}, which {self.model.name} does not know.{did_you_mean(name, self.model.names)}"
                 )
         found = {name: float(value) for name, value in dict(start or {}).items()}
         for name, value in found.items():
@@ -316,7 +316,9 @@ class _Job:
     def log(self, name: str, **entries: Any) -> None:
         """Note a stage."""
         self.stages.append({"stage": name, **entries})
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entries.items() if k != "params")
+        shown = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entries.items() if k != "params"
+        )
         params = ", ".join(f"{k} {v:.5g}" for k, v in entries.get("params", {}).items())
         self.progress(f"{name}: {shown}{'; ' + params if params else ''}")
 
@@ -326,12 +328,12 @@ class _Job:
         image = cleanup.fill(first, self.seen[0], self.grid) if not self.seen[0].all() else first
         image = np.ascontiguousarray(image)
         whole = self.subsample == 1
-        spectrum = cleanup.spectrum(image if whole else self._small(), self.grid if whole else self._small_grid(), self.noise)
+        spectrum = cleanup.spectrum(
+            image if whole else self._small(), self.grid if whole else self._small_grid(), self.noise
+        )
         if not whole:
             image = self._interpolate(image)
-        self.log(
-            "clean up", noise=spectrum.noise, step=spectrum.step, cutoff=spectrum.cutoff, signal=spectrum.signal
-        )
+        self.log("clean up", noise=spectrum.noise, step=spectrum.step, cutoff=spectrum.cutoff, signal=spectrum.signal)
         refusal = verdict.no_pattern(first[self.seen[0]], spectrum, len(self.free))
         if refusal:
             return self._refuse(refusal)
@@ -360,9 +362,7 @@ class _Job:
 
     def _starts(self, part: Structure) -> list[dict[str, float]]:
         h2 = float(np.prod(self.grid.spacing)) ** (2.0 / self.grid.ndim)
-        usual = {
-            name: (0.1269 * h2 if name in self.model.diffusivities else 0.05) for name in part.inner
-        }
+        usual = {name: (0.1269 * h2 if name in self.model.diffusivities else 0.05) for name in part.inner}
         first = {**usual, **{name: value for name, value in self.start.items() if name in part.inner}}
         others = [
             {name: value * factor for (name, value), factor in zip(usual.items(), factors, strict=True)}
@@ -444,7 +444,9 @@ class _Job:
         smooth = cleanup.low_pass(image, self.grid, spectrum.cutoff)
         reach = float(np.ptp(image))
         begin = self._starts(part)[0]
-        cutoff = spectrum.cutoff if not np.isfinite(spectrum.cutoff) else min(spectrum.cutoff, BAND / min(self.grid.spacing))
+        cutoff = (
+            spectrum.cutoff if not np.isfinite(spectrum.cutoff) else min(spectrum.cutoff, BAND / min(self.grid.spacing))
+        )
 
         def misfit(shift: float) -> float:
             problem = Residual(self.model, self.grid, smooth - shift, part, self.known, weight, cutoff=cutoff)
@@ -483,7 +485,8 @@ class _Job:
             found, _, rank, sizes = np.linalg.lstsq(C * rows[:, None], -base * rows, rcond=None)
             if rank < len(unknown) or sizes[-1] < 1e-9 * sizes[0] or not np.any(np.abs(base) > 1e-12):
                 return (
-                    f"a steady pattern of {self.model.name} leaves {', '.join(unknown)} undetermined up to a common factor; "
+                    f"a steady pattern of {self.model.name} leaves {', '.join(unknown)} undetermined up to a common "
+                    "factor; "
                     "give one of them in known=."
                 )
             params.update(zip(unknown, found.tolist(), strict=True))
@@ -504,7 +507,6 @@ class _Job:
                 seen[c] *= cleanup.flat_weights(each, spectrum.step, self.boundary == "periodic").ravel()
         rows = np.tile((~(self.hole | self.edge)).ravel(), S).astype(np.float64)
         problem = weak.Problem(self.system, weak.Data(values, seen, rows, offset=self.offset_unknown), self.free)
-        size = float(np.max(np.abs(begin.state)))
         top = float(np.max(np.abs(values)))
         sigma = max(spectrum.noise, 1e-5 * top)
         params = {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
@@ -547,7 +549,11 @@ class _Job:
     ) -> weak.Fit:
         """The fit of least cost from the residual start and, with much noise, from the usual parameters."""
         starts = [weak.start_fit(params, begin.state, offset=shift)]
-        if self.model.name in USUAL and len(self.species) == 1 and sigma > LOUD * float(np.max(np.abs(begin.state[self.species[0]]))):
+        if (
+            self.model.name in USUAL
+            and len(self.species) == 1
+            and sigma > LOUD * float(np.max(np.abs(begin.state[self.species[0]])))
+        ):
             h2 = min(self.grid.spacing) ** 2
             usual = {
                 name: value * (h2 if name in self.model.diffusivities else 1.0)
@@ -632,7 +638,9 @@ class _Job:
             log_cov, rate = fit.covariance[:k, :k], fit.rate
             refusal = (
                 verdict.misfit(fit, self.model)
-                or verdict.too_rough(fit, spectrum, self.noise is not None, int(np.count_nonzero(self.seen)), self.model)
+                or verdict.too_rough(
+                    fit, spectrum, self.noise is not None, int(np.count_nonzero(self.seen)), self.model
+                )
                 or verdict.unsteady(rate, size)
                 or verdict.not_converged(fit)
             )
@@ -668,8 +676,8 @@ class _Job:
     def _with_gain(self, params: dict[str, float], log_cov: np.ndarray, message: str) -> Any:
         """Combinations that an unknown gain leaves, and all four parameters if one more fact is known.
 
-        With v = a w: ``(Du, Dv, F, F + k) -> (l Du, sqrt(l) Dv, l F, sqrt(l) (F + k))``, l = a^2, solves the same equations
-        for w scaled.
+        With v = a w: ``(Du, Dv, F, F + k) -> (l Du, sqrt(l) Dv, l F, sqrt(l) (F + k))``, l = a^2, solves the same
+        equations for w scaled.
         """
         Du, Dv, F, s = params["Du"], params["Dv"], params["F"], params["F"] + params["k"]
         # Covariance of the logarithms of (Du, Dv, F, s): d log s = (F dlogF + k dlogk) / s.
@@ -683,13 +691,14 @@ class _Job:
             "(F+k)/sqrt(F)": (s / np.sqrt(F), [0, 0, -0.5, 1]),
         }
         combinations = {
-            name: (float(value), float(value * np.sqrt(np.array(c) @ cov @ np.array(c)))) for name, (value, c) in rows.items()
+            name: (float(value), float(value * np.sqrt(np.array(c) @ cov @ np.array(c))))
+            for name, (value, c) in rows.items()
         }
         largest = (s / F) ** 2
         fact = self.gain_fact
         x = np.log([Du, Dv, F, s])
         if fact:
-            (name, target), = fact.items()
+            ((name, target),) = fact.items()
             c = np.array([1.0, -1.0, 0, 0]) if name == "Du/Dv" else np.eye(4)[["Du", "Dv", "F"].index(name)]
             move = (np.log(target) - c @ x) / (c @ family)
             M = np.eye(4) - np.outer(family, c) / (c @ family)
@@ -699,9 +708,12 @@ class _Job:
             move = 2.0 * np.log(2.0 * Dv / Du)
             cov = np.full((4, 4), np.nan)
             message += (
-                " The gain is unknown: only the combinations are determined. (l Du, sqrt(l) Dv, l F, sqrt(l) (F + k)) fits "
-                f"equally well for every l up to {largest / np.exp(move):.4g} (beyond, k < 0), counted from the parameters "
-                "shown, which are the ones with Du/Dv = 2. Give known={'Du/Dv': ...} or another parameter to resolve it."
+                " The gain is unknown: only the combinations are determined. (l Du, sqrt(l) Dv, l F, sqrt(l) (F + "
+                "k)) fits "
+                f"equally well for every l up to {largest / np.exp(move):.4g} (beyond, k < 0), counted from the "
+                "parameters "
+                "shown, which are the ones with Du/Dv = 2. Give known={'Du/Dv': ...} or another parameter to resolve "
+                "it."
             )
         x = x + move * family
         Du, Dv, F, s = np.exp(x)

@@ -159,7 +159,8 @@ class System:
         return columns.reshape(len(names), self.size).T
 
     def translations(self, y: np.ndarray) -> np.ndarray:
-        """Orthonormal basis of the shifts of y along periodic axes, (S cells, at most ndim): central differences of y."""
+        """Orthonormal basis of the shifts of y along periodic axes, (S cells, at most ndim): central differences of
+        y."""
         s = np.asarray(y).reshape(-1, *self.grid.shape)
         scale = np.linalg.norm(s - s.mean(axis=tuple(range(1, s.ndim)), keepdims=True))
         shifts = [
@@ -329,7 +330,8 @@ class LU:
 
 @cache
 def _blas_threads() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
-    """(get, set) of the number of threads of the OpenBLAS libraries that the NumPy and SciPy wheels bring; may be empty."""
+    """(get, set) of the number of threads of the OpenBLAS libraries that the NumPy and SciPy wheels bring; may be
+    empty."""
     found = []
     for package in (scipy, np):
         folder = Path(package.__file__).parent.parent / f"{package.__name__}.libs"
@@ -496,7 +498,9 @@ def _extend(update, to, own, F11, F21, F22):
 def check_cells(grid: Grid, most: int, what: str) -> None:
     """Refuse a grid that is too large for a direct solver."""
     if grid.size > most:
-        raise InputError(f"{what} on {grid.size} cells needs too much memory for a direct solver; at most {most} cells.")
+        raise InputError(
+            f"{what} on {grid.size} cells needs too much memory for a direct solver; at most {most} cells."
+        )
 
 
 # Fast transforms
@@ -558,4 +562,3 @@ class Spectral:
     def apply(self, a: np.ndarray, factor: np.ndarray) -> np.ndarray:
         """The field times `factor`, a function of `lam`, in the space of coefficients."""
         return self.back(self.forth(a) * factor)
-

@@ -9,15 +9,18 @@ so that the gradient of a loss of the steady state costs one linear solve, howev
 unrolling the time steps costs all of them (B. Christianson, Optim. Methods Softw. 3 (1994) 311; L. Blondel et al.,
 NeurIPS 2022, Eq. (3)).
 
-**Null modes.** On periodic axes a shifted pattern is steady too (up to the pinning by the grid, which is exponentially weak):
+**Null modes.** On periodic axes a shifted pattern is steady too (up to the pinning by the grid, which is exponentially
+weak):
 the derivatives of y along these axes are null vectors of J. With T an orthonormal basis of them at a reference state
 y_ref, both the state and its derivatives are taken from the bordered problem
 
     R(y; p) + T s = 0,   T^T (y - y_ref) = 0          J t + T s' = -R_p dp,   T^T t = 0
 
-and the adjoint from its exact transpose, ``J^T lambda + T mu = dL/dy, T^T lambda = 0``. So the pattern stays where y_ref has
+and the adjoint from its exact transpose, ``J^T lambda + T mu = dL/dy, T^T lambda = 0``. So the pattern stays where
+y_ref has
 it; s is the speed at which it would creep. The derivatives are those of this gauge-fixed state. For losses that do not
-change under shifts they are the derivatives, full stop; for others (a target at a fixed place) they leave out the shift.
+change under shifts they are the derivatives, full stop; for others (a target at a fixed place) they leave out the
+shift.
 """
 
 from __future__ import annotations
@@ -224,7 +227,8 @@ def find(
     """Find a steady state near `y_start` by damped Newton steps on ``R(y; p) = 0``.
 
     The steps are those of implicit Euler, ``(1/delta - J) dy = R``, with a pseudo time step delta that grows as the
-    residual falls (switched evolution relaxation: W. A. Mulder, B. van Leer, J. Comput. Phys. 59 (1985) 232; convergence:
+    residual falls (switched evolution relaxation: W. A. Mulder, B. van Leer, J. Comput. Phys. 59 (1985) 232;
+    convergence:
     C. T. Kelley, D. E. Keyes, SIAM J. Numer. Anal. 35 (1998) 508), until they are Newton's. A step that would move the
     state by more than a tenth of its range is retaken with a smaller delta.
 
@@ -240,8 +244,8 @@ def find(
     steps : int
         Time steps of `sim` to take first.
     modes : "auto", None or array (S cells, m)
-        Null modes T to border the problem with (see `adjoint_rd.steady`). "auto": the shifts of `y_start` along the periodic
-        axes, or none if a parameter is a field. None: none; the state then moves to where the grid pins it.
+        Null modes T to border the problem with (see `adjoint_rd.steady`). "auto": the shifts of `y_start` along the
+        periodic axes, or none if a parameter is a field. None: none; the state then moves to where the grid pins it.
     solver : {"auto", "direct", "krylov"}
         Sparse LU, or GMRES preconditioned by the equation with space-averaged kinetics, which fast transforms invert.
         "auto": direct up to 100 000 cells (12 000 in 3-D).
@@ -390,8 +394,9 @@ class _Krylov:
 class SteadyObjective:
     """The loss of the steady state as a function of a vector, with implicit derivatives, for `scipy.optimize`.
 
-    ``J(x) = loss(y(p(x)))`` where y(p) is the branch of steady states through the one near `y_start`, continued from the last
-    point that converged. On periodic axes the branch stays at the place of `y_start` (the gauge of `adjoint_rd.steady`).
+    ``J(x) = loss(y(p(x)))`` where y(p) is the branch of steady states through the one near `y_start`, continued from
+    the last point that converged. On periodic axes the branch stays at the place of `y_start` (the gauge of
+    `adjoint_rd.steady`).
 
     Parameters
     ----------
@@ -466,10 +471,10 @@ class SteadyObjective:
             raise InputError(f"pack needs exactly {', '.join(self.free)}; it got {', '.join(values) or 'nothing'}.")
         for name, transform in zip(self.free, self.transforms, strict=True):
             if not transform.accepts(values[name]):
-                raise InputError(f"pack got {name}={values[name]!r}; it must be {transform.requirement} for its transform.")
-        return np.array(
-            [float(t.inverse(values[name])) for name, t in zip(self.free, self.transforms, strict=True)]
-        )
+                raise InputError(
+                    f"pack got {name}={values[name]!r}; it must be {transform.requirement} for its transform."
+                )
+        return np.array([float(t.inverse(values[name])) for name, t in zip(self.free, self.transforms, strict=True)])
 
     def unpack(self, x: Any) -> dict[str, Any]:
         """All parameters at x."""
@@ -493,9 +498,7 @@ class SteadyObjective:
             return self.steady
         start = self._at.ravel()
         start = start - self.modes @ (self.modes.T @ (start - self._start.ravel()))
-        found = find(
-            self.sim, start.reshape(self._start.shape), self.unpack(x), modes=self.modes, **self.options
-        )
+        found = find(self.sim, start.reshape(self._start.shape), self.unpack(x), modes=self.modes, **self.options)
         if not found.converged:
             raise SteadyError(
                 f"no steady state within {found.iterations} Newton steps at {self.unpack(x)} (rate {found.rate:.2g}); "
@@ -506,6 +509,7 @@ class SteadyObjective:
         return found
 
     def __call__(self, x: Any) -> float:
+        """J(x)."""
         return self.value(x)
 
     def value(self, x: Any) -> float:

@@ -48,7 +48,7 @@ def test_one_state_serves_all_parameter_sets_and_the_other_way_round(batch):
 def test_an_error_names_the_member(batch):
     sim, states, params = batch
     wrong = [*params[:3], dict(params[3], F=np.nan), params[4]]
-    with pytest.raises(rd.InputError, match="F.*finite") as raised:
+    with pytest.raises(rd.InputError, match=r"F.*finite") as raised:
         sim.run(states, wrong, steps=5)
     assert "member 3" in raised.value.__notes__[0]
 
@@ -56,7 +56,7 @@ def test_an_error_names_the_member(batch):
 @pytest.mark.parametrize("count", [0, 4])
 def test_lengths_that_differ_are_refused(batch, count):
     sim, states, params = batch
-    with pytest.raises(rd.InputError, match="members|empty"):
+    with pytest.raises(rd.InputError, match=r"members|empty"):
         sim.run(states if count else states[:0], params[:count], steps=5)
 
 

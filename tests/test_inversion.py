@@ -119,7 +119,11 @@ def test_an_unknown_gain_leaves_the_combinations(worms):
     assert fit.success and "gain is unknown" in fit.message
     assert np.all(np.isnan(list(fit.stderr.values())))
     F = params["F"]
-    expected = {"Du/F": params["Du"] / F, "Dv/sqrt(F)": params["Dv"] / F**0.5, "(F+k)/sqrt(F)": (F + params["k"]) / F**0.5}
+    expected = {
+        "Du/F": params["Du"] / F,
+        "Dv/sqrt(F)": params["Dv"] / F**0.5,
+        "(F+k)/sqrt(F)": (F + params["k"]) / F**0.5,
+    }
     for name, value in expected.items():
         assert fit.combinations[name][0] == pytest.approx(value, rel=1e-4)
 
@@ -175,11 +179,17 @@ def refused():
     yield "dead", np.zeros((N, N)), "uniform"
     yield "noise", rng.standard_normal((N, N)), "noise"
     yield "painted stripes", 0.2 + 0.15 * np.sin(2 * np.pi * 6 * i / N), ""
-    yield "painted stripes with noise", 0.2 + 0.15 * np.sin(2 * np.pi * 6 * i / N) + 0.002 * rng.standard_normal((N, N)), ""
+    yield (
+        "painted stripes with noise",
+        0.2 + 0.15 * np.sin(2 * np.pi * 6 * i / N) + 0.002 * rng.standard_normal((N, N)),
+        "",
+    )
     yield "black and white", 1.0 * (np.sin(2 * np.pi * 6 * i / N) > 0), "levels"
 
 
-@pytest.mark.parametrize("image, word", [(image, word) for _, image, word in refused()], ids=[n for n, _, _ in refused()])
+@pytest.mark.parametrize(
+    "image, word", [(image, word) for _, image, word in refused()], ids=[n for n, _, _ in refused()]
+)
 def test_what_is_no_pattern_is_refused(image, word):
     fit = invert(image)
     assert not fit.success

@@ -9,9 +9,9 @@ import pytest
 import adjoint_rd as rd
 from adjoint_rd import presets
 
-PEARSON = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu".split()
-MUNAFO = "nu xi pi rho sigma".split()
-WELL = [f"well-{name}" for name in "gliders bubbles maze worms spirals spots".split()]
+PEARSON = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"]
+MUNAFO = ["nu", "xi", "pi", "rho", "sigma"]
+WELL = [f"well-{name}" for name in ["gliders", "bubbles", "maze", "worms", "spirals", "spots"]]
 SIDE, STEPS = 96, 20_000  # 1.8e8 cell-steps: about a second each
 
 

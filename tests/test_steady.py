@@ -1,4 +1,5 @@
-"""Steady states: Newton, implicit derivatives against finite differences and the unrolled adjoint, the sparse solvers."""
+"""Steady states: Newton, implicit derivatives against finite differences and the unrolled adjoint, the sparse
+solvers."""
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ def test_implicit_gradient_is_that_of_reconverged_states(spots, modes):
     sim, near = spots
     base = steady.find(sim, near, SPOTS, tol=1e-13, modes=modes)
     gradient = base.gradient(Invariant())
+
     def value(name, shift):
         params = {**SPOTS, name: SPOTS[name] * (1.0 + shift)}
         moved = steady.find(sim, base.state, params, tol=1e-13, modes=base.modes if base.modes.size else None)
@@ -138,7 +140,9 @@ def test_krylov_solves_what_the_direct_solver_solves(spots):
         assert found.params[name] == pytest.approx(expected.params[name], rel=1e-6)
 
 
-@pytest.mark.parametrize("boundary", ["periodic", "neumann", "dirichlet", ("periodic", "dirichlet"), ("neumann", "periodic")])
+@pytest.mark.parametrize(
+    "boundary", ["periodic", "neumann", "dirichlet", ("periodic", "dirichlet"), ("neumann", "periodic")]
+)
 def test_transforms_diagonalise_the_laplacian(boundary):
     grid = rd.Grid((12, 9), spacing=(0.5, 0.7), boundary=boundary)
     a = np.random.default_rng(0).standard_normal(grid.shape)
@@ -180,7 +184,10 @@ def test_cholesky_and_lu_solve(shape, boundary):
     grid = rd.Grid(shape, boundary=boundary)
     rng = np.random.default_rng(0)
     blocks = [
-        [sparse.diags_array(rng.standard_normal(grid.size)) + (laplacian(grid) if i == j else 0 * laplacian(grid)) for j in range(2)]
+        [
+            sparse.diags_array(rng.standard_normal(grid.size)) + (laplacian(grid) if i == j else 0 * laplacian(grid))
+            for j in range(2)
+        ]
         for i in range(2)
     ]
     J = sparse.csr_array(sparse.block_array(blocks))

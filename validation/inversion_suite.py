@@ -7,6 +7,7 @@ crops, subsampling, offset, gain, 6 refusals. Patterns: 8 presets and 4 random t
 The exit status is 1 if a figure fails. Run it with one BLAS thread on a shared machine; it sets this itself.
 """
 
+# ruff: noqa: E402, E501, B007
 import os
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):

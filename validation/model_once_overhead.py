@@ -1,12 +1,15 @@
-"""Does physics written once cost speed? The library against a Gray-Scott step and adjoint step fused by hand, on one core.
+"""Does physics written once cost speed? The library against a Gray-Scott step and adjoint step fused by hand, on one
+core.
 
     python validation/model_once_overhead.py [--sizes 256,512] [--dtype float64] [--rounds 21] [--limit 1.10]
 
 Both run in this process and take turns, 200 steps a call, the library through its public API (`Simulation.run`, and
-`Simulation.gradient` with every state stored, as the hand-written one does). `reverse` is gradient minus forward of the same
-turn: loss, seed and calling overhead count against the adjoint step. Ends with 1 if the median of the ratios of turns is above
-the limit for forward or gradient, or if the two disagree on the gradient; 2 if the library does not import.
+`Simulation.gradient` with every state stored, as the hand-written one does). `reverse` is gradient minus forward of
+the same
+turn: loss, seed and calling overhead count against the adjoint step. Ends with 1 if the median of the ratios of turns
+is above the limit for forward or gradient, or if the two disagree on the gradient; 2 if the library does not import.
 """
+
 import argparse
 import os
 import sys
@@ -50,12 +53,15 @@ def repetitions(call):
 
 
 def compare(n, dtype, rounds):
-    """{what: (hand ns, library ns, median ratio, least, most)} per cell and step, and the largest relative gradient error."""
+    """{what: (hand ns, library ns, median ratio, least, most)} per cell and step, and the largest relative gradient
+    error."""
     p = Problem(n, STEPS, dtype)
     cases = []
     for name, variant in (("numba_hand", ""), ("ours", "all")):
         cases.append(peers.load(name).prepare(n, dtype, STEPS, p.initial(), PARAMS, 1, variant=variant))
-    hand, ours = ({"value": value, "initial": initial, **params} for value, params, initial in (c.gradient() for c in cases))
+    hand, ours = (
+        {"value": value, "initial": initial, **params} for value, params, initial in (c.gradient() for c in cases)
+    )
     error = error_of(ours, {name: np.asarray(x, "float64") for name, x in hand.items()})
     calls = {what: [getattr(case, what) for case in cases] for what in ("forward", "gradient")}
     reps = {what: repetitions(pair[0]) for what, pair in calls.items()}
@@ -85,7 +91,10 @@ def main(argv=None):
     options = p.parse_args(argv)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores(1))
-    print(f"{'':22}{'hand':>9}{'library':>9}{'ratio':>8}  (least-most)   ns per cell and step, {options.dtype}, {STEPS} steps")
+    print(
+        f"{'':22}{'hand':>9}{'library':>9}{'ratio':>8}  (least-most)   ns per cell and step, {options.dtype}, "
+        f"{STEPS} steps"
+    )
     failed = []
     for n in (int(x) for x in options.sizes.split(",")):
         try:
@@ -97,7 +106,10 @@ def main(argv=None):
             bad = what != "reverse" and ratio > options.limit
             failed += [f"{what} at {n}^2 costs {ratio:.3f} x the hand-written one (allowed {options.limit:g})"] * bad
             mark = "   ABOVE" * bad
-            print(f"{n:>5} x {n:<5} {what:<9}{hand:9.3f}{ours:9.3f}{ratio:8.3f}  ({least:.2f}-{most:.2f}){mark}", flush=True)
+            print(
+                f"{n:>5} x {n:<5} {what:<9}{hand:9.3f}{ours:9.3f}{ratio:8.3f}  ({least:.2f}-{most:.2f}){mark}",
+                flush=True,
+            )
         if not error <= TOLERANCE[options.dtype]:
             failed.append(f"gradients at {n}^2 differ by {error:.1e} relative (allowed {TOLERANCE[options.dtype]:.0e})")
     print("\n".join(f"FAILED: {text}" for text in failed) or f"passed: at most {options.limit:g} x hand-written code")

@@ -1,8 +1,9 @@
 """Clean up an image: level of white noise, steps of quantisation, low-pass filter, holes filled in.
 
 White noise has the same power at all wavenumbers, a pattern almost none at the highest ones, so the median power in the
-corner of the spectrum measures the noise (for the two squared components of a complex coefficient the median of the power
-is ``ln 2`` times the variance, for one real component 0.4549). Rounding to steps q is taken as noise of variance q^2/12.
+corner of the spectrum measures the noise (for the two squared components of a complex coefficient the median of the
+power is ``ln 2`` times the variance, for one real component 0.4549). Rounding to steps q is taken as noise of variance
+q^2/12.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def quantisation(v: np.ndarray) -> float:
 def flat_weights(v: np.ndarray, step: float, periodic: bool) -> np.ndarray:
     """Weights 1 / (1 + distance to the edge of a patch of one level) for rounded data, 1 elsewhere.
 
-    Inside a patch of one level the rounding errors are one smooth function, not noise: a patch tells about as much as its rim.
+    Inside a patch of one level the rounding errors are one smooth function, not noise: a patch tells about as much as
+    its rim.
     On the lowest level (the background that v decays to) they all have one sign besides, so that it hardly counts.
     """
     if step == 0.0:
@@ -126,7 +128,8 @@ def low_pass(v: np.ndarray, grid: Grid, cutoff: float) -> np.ndarray:
 
 
 def fill(v: np.ndarray, known: np.ndarray, grid: Grid) -> np.ndarray:
-    """`v` with the cells that are not `known` filled in smoothly: nearest values, then many passes of diffusion there."""
+    """`v` with the cells that are not `known` filled in smoothly: nearest values, then many passes of diffusion
+    there."""
     if known.all():
         return v
     tiled = any(kind == "periodic" for kind in grid.boundary)
@@ -137,14 +140,13 @@ def fill(v: np.ndarray, known: np.ndarray, grid: Grid) -> np.ndarray:
     nearest = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     if tiled:
         middle = tuple(slice(p[0], p[0] + n) for p, n in zip(pad, grid.shape, strict=True))
-        nearest = [
-            (index[middle] - p[0]) % n for index, p, n in zip(nearest, pad, grid.shape, strict=True)
-        ]
+        nearest = [(index[middle] - p[0]) % n for index, p, n in zip(nearest, pad, grid.shape, strict=True)]
     filled = v[tuple(nearest)]
     modes = ["wrap" if kind == "periodic" else "nearest" for kind in grid.boundary]
     for _ in range(300):
-        mean = sum(
-            ndimage.correlate1d(filled, [0.5, 0.0, 0.5], axis=axis, mode=mode) for axis, mode in enumerate(modes)
-        ) / grid.ndim
+        mean = (
+            sum(ndimage.correlate1d(filled, [0.5, 0.0, 0.5], axis=axis, mode=mode) for axis, mode in enumerate(modes))
+            / grid.ndim
+        )
         filled = np.where(known, v, mean)
     return filled

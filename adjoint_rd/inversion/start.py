@@ -5,7 +5,8 @@ One species o is observed, one is hidden, h. If the hidden species' equation is 
     D_h Lap h + a(o; q) h + c(o; q) = 0     (Gray-Scott: (F + v^2 - Du Lap) u = F,  q = (Du, F))
 
 it gives h for each q. The observed species' equation is linear in the other parameters (Dv, k), which least squares
-eliminate; what is left is a smooth problem in log q, for the Levenberg-Marquardt method (G. H. Golub, V. Pereyra, SIAM J.
+eliminate; what is left is a smooth problem in log q, for the Levenberg-Marquardt method (G. H. Golub, V. Pereyra, SIAM
+J.
 Numer. Anal. 10 (1973) 413; the Jacobian is L. Kaufman's, BIT 15 (1975) 49). The residual is divided by the norm of the
 part of the reaction that the hidden species causes (``u v^2``): without this, q -> 0, u -> 0 is a spurious minimum.
 
@@ -97,7 +98,9 @@ def structure(model: Model, observed: int, known: Mapping[str, float]) -> Struct
         moved = tuple(x + 0.5 * d for x, d in zip(p, dp, strict=True))
         back = tuple(x - 0.5 * d for x, d in zip(p, dp, strict=True))
         if np.max(np.abs(reaction(s, moved) - 2.0 * reaction(s) + reaction(s, back))[observed]) > 1e-9:
-            raise InputError(f"{name} enters {model.name} nonlinearly; give known={{{name!r}: ...}} or start= all parameters.")
+            raise InputError(
+                f"{name} enters {model.name} nonlinearly; give known={{{name!r}: ...}} or start= all parameters."
+            )
         outer.append(name)
     alone = s.copy()
     alone[hidden] = 0.0
@@ -188,7 +191,9 @@ class Residual:
         D_name = model.diffusivities[part.hidden]
         D = params[D_name]
         decay = -self._to_hidden(s0, params, part.hidden)
-        source = self._field(model.reaction(s0, self._kinetics(params))[part.hidden]) + D * self.system.walls[part.hidden]
+        source = (
+            self._field(model.reaction(s0, self._kinetics(params))[part.hidden]) + D * self.system.walls[part.hidden]
+        )
         h = self._solve(decay, D, source[None], ("h",))[0]
         s = self._point(h)
         lap_h = self.system.lap @ h + self.system.walls[part.hidden]
@@ -249,7 +254,8 @@ class Residual:
         D_o = model.diffusivities[part.observed]
         g = self._seen(self._field(model.reaction(s, p)[part.observed]) + params.get(D_o, 0.0) * self.lap_o)
         columns = [
-            self._seen(self.lap_o if name == D_o else self._slope(s, params, name, part.observed)) for name in part.outer
+            self._seen(self.lap_o if name == D_o else self._slope(s, params, name, part.observed))
+            for name in part.outer
         ]
         through = self._seen(through)
         if columns:
@@ -298,7 +304,9 @@ class Residual:
         def smooth(a: np.ndarray) -> np.ndarray:
             return self.spectral.apply(a.reshape(self.grid.shape), inverse).ravel()
 
-        source = self._field(model.reaction(s, p)[part.observed]) - alpha * self.o + D * self.system.walls[part.observed]
+        source = (
+            self._field(model.reaction(s, p)[part.observed]) - alpha * self.o + D * self.system.walls[part.observed]
+        )
         w = smooth(source)
         sw = self._point(zero)
         sw = (zero, w) if part.hidden == 0 else (w, zero)

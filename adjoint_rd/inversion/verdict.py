@@ -38,7 +38,8 @@ def no_pattern(v: np.ndarray, spectrum: Spectrum, unknowns: int) -> str | None:
         )
     if spectrum.numbers < unknowns + 1:
         return (
-            f"the image holds only {spectrum.numbers} Fourier amplitudes above the noise, its mean included; {unknowns} "
+            f"the image holds only {spectrum.numbers} Fourier amplitudes above the noise, its mean included; "
+            f"{unknowns} "
             "parameters cannot be told from so few. A less regular pattern, or less noise, is needed."
         )
     return None
@@ -49,7 +50,8 @@ def too_rough(fit: Any, spectrum: Spectrum, given: bool, count: int, model: Mode
     allowed = 1.1 if given else 1.1 + 6.0 / np.sqrt(count)
     if fit.sigma * np.sqrt(fit.chi2) > allowed * spectrum.noise > 0.0 and fit.sigma > 2e-5 * np.max(np.abs(fit.state)):
         return (
-            f"no steady pattern of {model.name} fits: the misfit, {fit.sigma * np.sqrt(fit.chi2):.3g}, is more than the noise "
+            f"no steady pattern of {model.name} fits: the misfit, {fit.sigma * np.sqrt(fit.chi2):.3g}, is more than "
+            "the noise "
             f"of {spectrum.noise:.3g}. Either the image is none, or scale= is wrong."
         )
     return None
@@ -99,7 +101,8 @@ def misfit(fit: Any, model: Model) -> str | None:
     spread = np.sqrt(2.0 / max(np.size(fit.state) / len(model.species), 1.0))
     if fit.chi2 > MOST_CHI2 + 4.0 * spread:
         return (
-            f"no steady pattern of {model.name} fits: the misfit is {np.sqrt(fit.chi2):.2f} times the noise. Either it is "
+            f"no steady pattern of {model.name} fits: the misfit is {np.sqrt(fit.chi2):.2f} times the noise. Either "
+            "it is "
             "not one, or the noise is larger than given, or scale= is wrong."
         )
     return None
@@ -129,11 +132,14 @@ def runs_on(
             after = sim.run(y, dict(params), steps=steps).final
     except (DivergenceError, StabilityError, InputError) as error:
         return f"the fitted state does not survive when the model runs on from it ({error})", float("inf")
-    observed = max(float(np.sqrt(np.mean((a - b) ** 2))) / max(float(np.std(b)), 1e-12) for a, b in zip(after, y, strict=True))
+    observed = max(
+        float(np.sqrt(np.mean((a - b) ** 2))) / max(float(np.std(b)), 1e-12) for a, b in zip(after, y, strict=True)
+    )
     allowed = MOST_CHANGE + 3.0 * rate * steps * dt / spread
     if observed > allowed:
         return (
-            f"the fitted state does not last: after a time of {steps * dt:.0f} it differs by {100 * observed:.0f} % of its "
+            f"the fitted state does not last: after a time of {steps * dt:.0f} it differs by {100 * observed:.0f} % "
+            "of its "
             f"spread. It is no stable pattern of {model.name}"
         ), observed
     return None, observed
@@ -148,7 +154,5 @@ def praise(names: tuple[str, ...], relative: np.ndarray, rate: float, noise: flo
     if relative[worst] > 0.01:
         loose = [name for name, error in zip(names, relative, strict=True) if error > 0.01]
         parts.append(f"The data do not determine {', '.join(loose)} to 1 %.")
-    parts.append(
-        f"y_t is {rate:.1g} (root mean square)" + (", no noise seen." if clean else f", noise {noise:.2g}.")
-    )
+    parts.append(f"y_t is {rate:.1g} (root mean square)" + (", no noise seen." if clean else f", noise {noise:.2g}."))
     return " ".join(parts)

@@ -5,7 +5,8 @@ Minimise over the fields y, the parameters p, the drift's coefficients b and the
     |g o + c - data|^2 / sigma^2  +  |R(y; p) - E b|^2 / tau^2  +  |b|^2 / t_b^2
 
 by Gauss-Newton with a line search. The fields' block ``A = J^T W J / tau^2 + P / sigma^2`` is factored (`Cholesky`),
-the few other unknowns follow from their Schur complement, whose inverse is their covariance. R is zero for a steady state; tau is how large it may be:
+the few other unknowns follow from their Schur complement, whose inverse is their covariance. R is zero for a steady
+state; tau is how large it may be:
 
     white   R ~ N(0, tau^2): steady to within tau
     drift   R = E b + N(0, tau^2): the state still moves along the softest modes E of J, b ~ N(0, t_b^2)
@@ -15,8 +16,8 @@ integrated out (Laplace's approximation; D. J. C. MacKay, Neural Comput. 4 (1992
 
     log evidence = -cost / 2 - [log det A + log det S - (log det A_0 + log det S_0)] / 2 - n log sigma
 
-where A_0, S_0 are A and the Schur complement S of b without the data, and both A have 1 / s^2 added: s = 0.1 is a weak prior of
-the fields that keeps soft modes proper.
+where A_0, S_0 are A and the Schur complement S of b without the data, and both A have 1 / s^2 added: s = 0.1 is a weak
+prior of the fields that keeps soft modes proper.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Data:
     @property
     def count(self) -> int:
         """The number of independent values."""
-        return int(round(float(np.sum(self.weight**2))))
+        return round(float(np.sum(self.weight**2)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +202,16 @@ class Problem:
                 break
             step_p = -np.linalg.lstsq(S, gp - G.T @ X[:, 0], rcond=1e-14)[0]
             step_y = -X[:, 0] - X[:, 1:] @ step_p
-            largest = float(np.max(np.abs(step_p[:k]) / np.where(logs, 1.0, np.abs(list(params[n] for n in free)) + 1e-3), initial=0.0)) if k else 0.0
+            largest = (
+                float(
+                    np.max(
+                        np.abs(step_p[:k]) / np.where(logs, 1.0, np.abs(list(params[n] for n in free)) + 1e-3),
+                        initial=0.0,
+                    )
+                )
+                if k
+                else 0.0
+            )
             length, better = min(1.0, FARTHEST / max(largest, 1e-300)), False
             for _ in range(6):
                 moved = length * step_p
@@ -278,7 +288,8 @@ class Problem:
             t = tuple(one if c == j else zero for c in range(count))
             blocks.append([np.broadcast_to(f, one.shape) for f in model.reaction_jt_t(s, p, t, nothing, tuple(al))])
         curved = sparse.block_array(
-            [[sparse.diags_array(0.5 * (blocks[j][i] + blocks[i][j])) for j in range(count)] for i in range(count)], format="csr"
+            [[sparse.diags_array(0.5 * (blocks[j][i] + blocks[i][j])) for j in range(count)] for i in range(count)],
+            format="csr",
         )
         crossed = np.zeros((count, system.grid.size, len(self.free)))
         for n, name in enumerate(self.free):
@@ -301,7 +312,9 @@ class Problem:
         lu = LU(system.grid, J - shift * sparse.eye_array(J.shape[0]))
         operator = iterative.LinearOperator(J.shape, matvec=lambda a: lu.solve(np.ravel(a)), dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(J.shape[0])
-        inverse, X = iterative.eigs(operator, k=count, which="LM", tol=1e-3, v0=start, ncv=min(2 * count + 10, J.shape[0]))
+        inverse, X = iterative.eigs(
+            operator, k=count, which="LM", tol=1e-3, v0=start, ncv=min(2 * count + 10, J.shape[0])
+        )
         values = shift + 1.0 / inverse
         columns, kept = [], []
         for i in np.argsort(np.abs(values)):

@@ -318,7 +318,8 @@ def all_finite(flat):
 
 
 def advance(x, y, z, work, plan, share, steps):
-    """steps steps from x, the first to y, then to and fro between y and z: the result is in y if steps is odd, else in z.
+    """steps steps from x, the first to y, then to and fro between y and z: the result is in y if steps is odd, else in
+    z.
 
     z may be x. `steps` is at least 1.
     """
@@ -341,8 +342,8 @@ def record(states, work, plan, share, first, last):
 
 
 def reverse(states, a, b, work, plan, share, first, last):
-    """The adjoint back through steps last - 1 .. first, to and fro between a and b: it ends up in a if there are an even
-    number of them, else in b."""
+    """The adjoint back through steps last - 1 .. first, to and fro between a and b: it ends up in a if there are an
+    even number of them, else in b."""
     control = flush_subnormals()
     for n in range(last - first):
         y = states[last - 1 - n]

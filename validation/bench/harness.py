@@ -1,8 +1,12 @@
-"""Measures jobs against a baseline in rounds: all workers stay alive and take turns, so that drift of the machine hits all alike.
+"""Measures jobs against a baseline in rounds: all workers stay alive and take turns, so that drift of the machine hits
+all alike.
 
-A job is (peer, variant, problem, threads). Before it is timed its gradient is compared with a reference; a wrong one is not timed.
-Each sample is the median of a few calls in one turn; ratios are taken within a round; a row reports the median of its rounds.
+A job is (peer, variant, problem, threads). Before it is timed its gradient is compared with a reference; a wrong one
+is not timed.
+Each sample is the median of a few calls in one turn; ratios are taken within a round; a row reports the median of its
+rounds.
 """
+
 import json
 import os
 import select
@@ -64,7 +68,8 @@ class Row:
     skipped: str = ""
 
     def ratio(self, what="gradient"):
-        """(median, least, most) of this row's time over the baseline's, pair by pair; None where one has no such call."""
+        """(median, least, most) of this row's time over the baseline's, pair by pair; None where one has no such
+        call."""
         pairs = list(zip(getattr(self, what), getattr(self, "base_" + what), strict=False))
         if not pairs:
             return None
@@ -79,7 +84,12 @@ class Row:
     def as_dict(self):
         out = {name: value for name, value in vars(self).items() if name != "job"}
         p = self.job.problem
-        out |= {"peer": self.job.peer, "variant": self.job.variant, "label": self.job.label, "threads": self.job.threads}
+        out |= {
+            "peer": self.job.peer,
+            "variant": self.job.variant,
+            "label": self.job.label,
+            "threads": self.job.threads,
+        }
         out |= {"problem": p.as_dict(), "ratio": self.ratio(), "ratio_forward": self.ratio("forward")}
         out |= {"ns_per_cell_step": self.per_cell_step(), "ns_per_cell_step_forward": self.per_cell_step("forward")}
         return out
@@ -98,9 +108,10 @@ class Worker:
         self.job, self.timeout, self.reps, self.expected = job, timeout, {}, {}
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(job.threads))
         if job.peer == "jax":
-            flags = f"--xla_cpu_multi_thread_eigen={str(job.threads > 1).lower()} intra_op_parallelism_threads={job.threads}"
+            eigen = str(job.threads > 1).lower()
+            flags = f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={job.threads}"
             environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-        self.noise = tempfile.TemporaryFile()
+        self.noise = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "validation.bench.worker"],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise, bufsize=0,
@@ -126,7 +137,12 @@ class Worker:
     def prepare(self):
         p, threads = self.job.problem, self.job.threads
         return self.ask(
-            "prepare", peer=self.job.peer, variant=self.job.variant, problem=p.as_dict(), threads=threads, cores=cores(threads)
+            "prepare",
+            peer=self.job.peer,
+            variant=self.job.variant,
+            problem=p.as_dict(),
+            threads=threads,
+            cores=cores(threads),
         )
 
     def sample(self, what):
@@ -217,7 +233,10 @@ def _start(job, expected, timeout, log):
             if row.error is not None and not row.error <= tolerance:
                 raise WorkerError(f"its gradient is off by {row.error:.1e} relative (allowed {tolerance:.0e})")
             what = "" if row.error is None else f"gradient error {row.error:.1e}, "
-            log(f"  {job.label}: {what}prepared in {row.prepare:.1f} s, first call {row.first:.2f} s, +{row.peak / 2**20:.0f} MiB")
+            log(
+                f"  {job.label}: {what}prepared in {row.prepare:.1f} s, first call {row.first:.2f} s, "
+                f"+{row.peak / 2**20:.0f} MiB"
+            )
         worker.has = reply["has"]
     except WorkerError as problem:
         worker.close()
@@ -241,7 +260,12 @@ def measure(jobs, baseline, *, rounds=7, expected=None, timeout=900.0, log=lambd
                 _rounds(base, base_row, triad, group, rounds, log)
                 group = _close(group)
             if need > 0.8 * memory.available():
-                rows.append(Row(job, skipped=f"would keep about {need / 2**30:.1f} GiB; {memory.available() / 2**30:.1f} are free"))
+                rows.append(
+                    Row(
+                        job,
+                        skipped=f"would keep about {need / 2**30:.1f} GiB; {memory.available() / 2**30:.1f} are free",
+                    )
+                )
                 continue
             worker, row = _start(job, expected, timeout, log)
             rows.append(row)

@@ -1,4 +1,6 @@
-"""Peak memory of this process, and what the machine still has. Linux; elsewhere the peak is that of the whole process life."""
+"""Peak memory of this process, and what the machine still has. Linux; elsewhere the peak is that of the whole process
+life."""
+
 import resource
 import sys
 from pathlib import Path

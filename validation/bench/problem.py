@@ -4,11 +4,14 @@
     v' = v + dt (Dv Lap v + u v^2 - (F + k) v)
     L  = 0.5 sum((y_N - target)^2)                     wanted: L, dL/d(Du, Dv, F, k), dL/dy_0
 
-The start is a board of 16 x 16 tiles, half of them well seeded, with a little noise: patterns live on it at every size, and v
-does not sink to denormal numbers, which would time the processor's microcode instead of the peers. The target is noise. Weak
-seeds (v = 0.25) or a zero target leave spots on the edge of dying and sums that cancel: float32 gradients, good to 1e-4 here,
-then differ from float64 by 1e-3 in every peer.
+The start is a board of 16 x 16 tiles, half of them well seeded, with a little noise: patterns live on it at every
+size, and v
+does not sink to denormal numbers, which would time the processor's microcode instead of the peers. The target is
+noise. Weak
+seeds (v = 0.25) or a zero target leave spots on the edge of dying and sums that cancel: float32 gradients, good to
+1e-4 here, then differ from float64 by 1e-3 in every peer.
 """
+
 from dataclasses import asdict, dataclass
 
 import numpy as np

@@ -3,9 +3,11 @@
 Roofline: the least traffic to memory that a step must cause, over what the triad of the same rounds gave.
     forward        reads u, v, writes u', v'                                      4 words per cell and step
     gradient       forward, storing (4), and reverse: reads u, v, p, q, writes p', q' (6)   10 words
-Words that stay in a cache are counted all the same: a fraction above 100 % means that the run lives in cache (small grids,
+Words that stay in a cache are counted all the same: a fraction above 100 % means that the run lives in cache (small
+grids,
 or segments recomputed there instead of stored). Recomputation is not counted as traffic: a fraction rates usefulness.
 """
+
 from statistics import median
 
 WORDS = {"forward": 4, "gradient": 10}
@@ -37,7 +39,10 @@ def layout(lines, markdown):
         first, *rest = ["| " + " | ".join(line) + " |" for line in lines]
         return [first, rule, *rest]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(x.rjust(w) if c else x.ljust(w) for c, (x, w) in enumerate(zip(line, widths, strict=True))) for line in lines]
+    return [
+        "  ".join(x.rjust(w) if c else x.ljust(w) for c, (x, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
 
 
 def _cells(row):
@@ -67,7 +72,8 @@ def headline(comparison):
 
 
 def table(comparison, markdown=False):
-    """One comparison as text: rows by time, the baseline's name in the ratio columns, the skipped ones with their reason."""
+    """One comparison as text: rows by time, the baseline's name in the ratio columns, the skipped ones with their
+    reason."""
     baseline = comparison["baseline"]
     headers = [h.replace("ours", baseline) for h in HEADERS]
     rows = sorted(timed(comparison["rows"]), key=lambda row: median(row["gradient"]))
@@ -79,13 +85,15 @@ def table(comparison, markdown=False):
     out += [f"{'- ' if markdown else '  '}not timed: {row['label']}: {row['skipped']}" for row in skipped]
     waiting = [w for row in comparison["rows"] for w in row["waiting"]]
     if waiting and median(waiting) > 1.05:
-        text = f"the machine was busy: calls took {median(waiting):.2f} x their CPU time; trust the ratios more than the times"
+        took = f"{median(waiting):.2f} x their CPU time"
+        text = f"the machine was busy: calls took {took}; trust the ratios more than the times"
         out += ["", f"*{text}*"] if markdown else [f"  {text}"]
     return "\n".join(out)
 
 
 def best(comparison):
-    """{name: row} of the fastest variant of each peer; variants of the baseline's own peer stay apart, by their labels."""
+    """{name: row} of the fastest variant of each peer; variants of the baseline's own peer stay apart, by their
+    labels."""
     own, found = comparison["baseline"].partition(":")[0], {}
     for row in timed(comparison["rows"]):
         name = row["label"] if row["peer"] == own else row["peer"]
@@ -110,7 +118,18 @@ def summary(results, markdown=False):
 
 def scaling_table(scaling, markdown=False):
     """The baseline alone: over grid size, steps and threads."""
-    headers = ("over", "n", "steps", "threads", "ns/cell/step", "forward", "relative", "triad GB/s", "roofline", "peak MiB")
+    headers = (
+        "over",
+        "n",
+        "steps",
+        "threads",
+        "ns/cell/step",
+        "forward",
+        "relative",
+        "triad GB/s",
+        "roofline",
+        "peak MiB",
+    )
     lines = [headers]
     for axis, rows in scaling.items():
         first = next(iter(timed(rows)), None)
@@ -146,9 +165,12 @@ def text(results, markdown=False):
     parts.append(summary(results, markdown))
     parts.append(scaling_table(results["scaling"], markdown))
     notes = (
-        "Times are medians of rounds, ratios medians of ratios within a round. `grad/fwd`: over the peer's own forward run. "
-        "`roofline`: useful traffic (10 words per cell and step) over the measured triad; above 100 % the run lives in cache. "
-        "`peak`: resident memory above what import and compilation took. `error`: against NumPy in float64, worst block."
+        "Times are medians of rounds, ratios medians of ratios within a round. `grad/fwd`: over the peer's own "
+        "forward run. "
+        "`roofline`: useful traffic (10 words per cell and step) over the measured triad; above 100 % the run lives "
+        "in cache. "
+        "`peak`: resident memory above what import and compilation took. `error`: against NumPy in float64, worst "
+        "block."
     )
     parts.append(notes if markdown else notes.replace("`", ""))
     return "\n\n".join(part for part in parts if part)
@@ -163,7 +185,9 @@ def plot(results, path):
 
     kinds = list(dict.fromkeys((c["problem"]["dtype"], c["threads"]) for c in results["comparisons"]))
     panels = len(kinds) + bool(results["scaling"])
-    figure, axes = plt.subplots(1, max(1, panels), figsize=(6 * max(1, panels), 4.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, max(1, panels), figsize=(6 * max(1, panels), 4.2), squeeze=False, layout="constrained"
+    )
     for ax, (dtype, threads) in zip(axes[0], kinds, strict=False):
         chosen = [c for c in results["comparisons"] if (c["problem"]["dtype"], c["threads"]) == (dtype, threads)]
         lines = {}
@@ -172,8 +196,8 @@ def plot(results, path):
                 lines.setdefault(name, []).append((c["problem"]["n"], row["ns_per_cell_step"]))
         for name, points in lines.items():
             mine = name == chosen[0]["baseline"]
-            ax.plot(*zip(*sorted(points), strict=True), "o-", label=name, lw=2.5 if mine else 1.2, zorder=3 if mine else 2,
-                    color="black" if mine else None)  # fmt: skip
+            ax.plot(*zip(*sorted(points), strict=True), "o-", label=name, lw=2.5 if mine else 1.2,
+                    zorder=3 if mine else 2, color="black" if mine else None)  # fmt: skip
         sizes = sorted({c["problem"]["n"] for c in chosen})
         ax.set(xscale="log", yscale="log", xlabel="grid points per side", ylabel="ns per cell and step",
                title=f"gradient, {dtype}, {threads} thread{'s' * (threads > 1)}")  # fmt: skip
@@ -187,7 +211,8 @@ def plot(results, path):
             rows = timed(results["scaling"].get(axis, []))
             over = [row["problem"][key] / rows[0]["problem"][key] for row in rows]
             ax.plot(over, [row["ns_per_cell_step"] for row in rows], "o-", label=f"over {axis}")
-        ax.set(xscale="log", xlabel="size or steps, relative to the first", ylabel="ns per cell and step", ylim=(0, None),
+        ax.set(xscale="log", xlabel="size or steps, relative to the first", ylabel="ns per cell and step",
+               ylim=(0, None),
                title="scaling (flat is linear)")  # fmt: skip
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)

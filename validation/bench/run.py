@@ -4,9 +4,11 @@
     python validation/bench/run.py --quick              128^2, five rounds, no scaling (about two minutes)
     python validation/bench/run.py --peers c,jax,torch:compile --sizes 128,512 --dtype float32 --threads 1,2
 
-Each peer runs in a process of its own, pinned to as many cores as it is given threads. Ends with 1 if a peer's gradient was
+Each peer runs in a process of its own, pinned to as many cores as it is given threads. Ends with 1 if a peer's
+gradient was
 wrong or the baseline did not run, 2 on bad input. What a table's columns mean is said below it and in report.py.
 """
+
 import argparse
 import json
 import os
@@ -98,7 +100,9 @@ def scaling(baseline, options):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="adjoint-rd bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="adjoint-rd bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--peers", default=",".join(peers.NAMES), help="names, or name:variant; default: all of %(default)s")
     p.add_argument("--sizes", help="grid points per side (default 128,256,512,1024; quick: 128)")
     p.add_argument("--steps", type=int, help="steps of every run (default: by size, 400 at 128^2 to 50 at 1024^2)")
@@ -108,9 +112,15 @@ def parser():
     p.add_argument("--quick", action="store_true", help="128^2 only, five rounds, no scaling")
     p.add_argument("--no-scaling", dest="scaling", action="store_false", help="leave the scaling runs out")
     p.add_argument("--scaling-sizes", default=",".join(map(str, SCALING_SIZES)), help="default %(default)s")
-    p.add_argument("--scaling-steps", default=",".join(map(str, SCALING_STEPS)), help="steps at 256^2, default %(default)s")
-    p.add_argument("--baseline", default="ours", help="what ratios refer to, a peer or peer:variant (default %(default)s)")
-    p.add_argument("--timeout", type=float, default=900.0, help="seconds that one answer of a peer may take (default %(default)g)")
+    p.add_argument(
+        "--scaling-steps", default=",".join(map(str, SCALING_STEPS)), help="steps at 256^2, default %(default)s"
+    )
+    p.add_argument(
+        "--baseline", default="ours", help="what ratios refer to, a peer or peer:variant (default %(default)s)"
+    )
+    p.add_argument(
+        "--timeout", type=float, default=900.0, help="seconds that one answer of a peer may take (default %(default)g)"
+    )
     p.add_argument("--json", type=Path, metavar="OUT", help="write everything measured")
     p.add_argument("--plot", type=Path, metavar="OUT", help="write a plot (PNG, PDF or SVG)")
     p.add_argument("--markdown", type=Path, metavar="OUT", help="write the report as Markdown")
@@ -168,7 +178,12 @@ def main(argv=None):
     if options.plot:
         report.plot(results, options.plot)
         log(f"wrote {options.plot}")
-    wrong = [row for c in comparisons for row in c["rows"] if row["error"] is not None and row["skipped"] and not row["gradient"]]
+    wrong = [
+        row
+        for c in comparisons
+        for row in c["rows"]
+        if row["error"] is not None and row["skipped"] and not row["gradient"]
+    ]
     dead = [c for c in comparisons if c["rows"][0]["skipped"]]
     return 1 if wrong or dead else 0
 

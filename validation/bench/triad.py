@@ -1,7 +1,10 @@
-"""The measured memory bandwidth that roofline fractions refer to: STREAM triad, a = b + s c, on arrays larger than the cache.
+"""The measured memory bandwidth that roofline fractions refer to: STREAM triad, a = b + s c, on arrays larger than the
+cache.
 
-A pseudo-peer: it takes its turn in every round, so that it meets the same machine as the peers. `.forward()` is one pass.
+A pseudo-peer: it takes its turn in every round, so that it meets the same machine as the peers. `.forward()` is one
+pass.
 """
+
 import ctypes
 from pathlib import Path
 

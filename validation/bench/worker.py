@@ -1,9 +1,13 @@
 """One peer in a process of its own: answers JSON lines on standard output, started by harness.py.
 
-    {"do": "prepare", "peer", "variant", "problem", "threads", "cores"}  -> {"seconds", "versions", "has"}
-    {"do": "first", "save": PATH | null}      one gradient, its result saved  -> {"seconds", "peak"}  (peak: bytes above `prepare`)
-    {"do": "time", "what", "reps", "warm", "limit"}    -> {"wall": [s, ...], "cpu": [s, ...]}      no new call after `limit` seconds
+{"do": "prepare", "peer", "variant", "problem", "threads", "cores"}  -> {"seconds", "versions", "has"}
+{"do": "first", "save": PATH | null}      one gradient, its result saved  -> {"seconds", "peak"}
+                                          (peak: bytes above `prepare`)
+{"do": "time", "what", "reps", "warm", "limit"}    -> {"wall": [s, ...], "cpu": [s, ...]}
+                                          no new call after `limit` seconds
 """
+
+import contextlib
 import json
 import os
 import sys
@@ -25,10 +29,8 @@ def prepare(peer, variant, problem, threads, cores):
     seconds = time.perf_counter() - start
     versions = module.versions() if hasattr(module, "versions") else {}
     for name in module.PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            pass
     has = [what for what in ("gradient", "forward") if hasattr(case, what)]
     return (case, memory.Peak()), {"seconds": seconds, "versions": versions, "has": has}
 
@@ -73,7 +75,10 @@ def main():
                 reply = timing(case, **request)
         except Exception as error:
             kind = type(error).__name__
-            reply = {"error": str(error) if kind == "Unavailable" else f"{kind}: {error}", "missing": kind == "Unavailable"}
+            reply = {
+                "error": str(error) if kind == "Unavailable" else f"{kind}: {error}",
+                "missing": kind == "Unavailable",
+            }
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

@@ -3,18 +3,25 @@
     VARIANTS          names of the ways in which this peer can be used; ("",) if there is one
     PACKAGES          distributions whose versions belong beside its numbers
     MAX_THREADS       most threads it can use (None: any number)
-    stored(variant)   fields of n^2 numbers that a gradient keeps per step, an estimate by which a run is refused beforehand
-    prepare(n, dtype, steps, y0, params, threads, *, target=None, dt=1.0, variant="") -> object with
+    stored(variant)   fields of n^2 numbers that a gradient keeps per step, an estimate by which a run is refused
+    beforehand prepare(n, dtype, steps, y0, params, threads, *, target=None, dt=1.0, variant="") -> object with
         .gradient()   (L, {Du, Dv, F, k: float}, dL/dy0 as (2, n, n))
         .forward()    the final state, nothing stored; absent where the peer has none
     prepare imports and compiles, and leaves large buffers to the first call: so memory can be told from compilation.
 
 Modules import their library inside `prepare`: listing peers costs nothing, and a missing one raises `Unavailable`.
 """
+
 from importlib import import_module
 
 NAMES = ("ours", "c", "numba_hand", "jax", "torch", "numpy", "taichi", "warp")
-_MODULES = {"jax": "jax_peer", "torch": "torch_peer", "numpy": "numpy_peer", "taichi": "taichi_peer", "warp": "warp_peer"}
+_MODULES = {
+    "jax": "jax_peer",
+    "torch": "torch_peer",
+    "numpy": "numpy_peer",
+    "taichi": "taichi_peer",
+    "warp": "warp_peer",
+}
 
 
 class Unavailable(Exception):

@@ -1,4 +1,6 @@
-"""C: gray_scott.c compiled on the spot with gcc -O3 -march=native -ffast-math, called through ctypes, everything stored."""
+"""C: gray_scott.c compiled on the spot with gcc -O3 -march=native -ffast-math, called through ctypes, everything
+stored."""
+
 import ctypes
 import os
 import shutil
@@ -23,7 +25,8 @@ def stored(variant):
 
 
 def compile_c(source, *, defines=(), threads=1):
-    """The library of one C file; OpenMP is linked in only where threads are wanted, so that one thread pays nothing for it."""
+    """The library of one C file; OpenMP is linked in only where threads are wanted, so that one thread pays nothing
+    for it."""
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     if compiler is None:
         raise Unavailable("no gcc on PATH (Debian: apt-get install gcc)")
@@ -51,7 +54,13 @@ def prepare(n, dtype, steps, y0, params, threads, *, target=None, dt=1.0, varian
 
 class Case:
     def __init__(self, library, n, dtype, steps, y0, params, target, dt):
-        self.n, self.dtype, self.steps, self.y0, self.target = n, np.dtype(dtype), steps, y0, 0 if target is None else target
+        self.n, self.dtype, self.steps, self.y0, self.target = (
+            n,
+            np.dtype(dtype),
+            steps,
+            y0,
+            0 if target is None else target,
+        )
         self.args = tuple(ctypes.c_double(x) for x in (params["Du"], params["Dv"], params["F"], params["k"], dt))
         self.library = library
 

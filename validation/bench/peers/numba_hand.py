@@ -3,9 +3,12 @@
     forward   u' = u + dt (Du Lap u - u v^2 + F (1 - u))      v' = v + dt (Dv Lap v + u v^2 - (F + k) v)
     reverse   p <- p + dt (Du Lap p + v^2 d - F p)            q <- q + dt (Dv Lap q + 2 u v d - (F + k) q),   d = q - p
 
-Rows wrap by index, the first and last column are peeled, a row is one call on slices. Flags: `contract` (fused multiply-add)
-and `reassoc`, so that the sums of the reverse row are SIMD: measured as fast as fastmath=True, and NaN and Inf stay what they are.
+Rows wrap by index, the first and last column are peeled, a row is one call on slices. Flags: `contract` (fused
+multiply-add)
+and `reassoc`, so that the sums of the reverse row are SIMD: measured as fast as fastmath=True, and NaN and Inf stay
+what they are.
 """
+
 from functools import cached_property
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""NumPy, as one writes it: np.roll for the Laplacian, the hand-derived adjoint, everything stored. Also the oracle of a run."""
+"""NumPy, as one writes it: np.roll for the Laplacian, the hand-derived adjoint, everything stored. Also the oracle of
+a run."""
+
 import numpy as np
 
 VARIANTS = ("",)

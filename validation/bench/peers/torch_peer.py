@@ -1,10 +1,12 @@
 """PyTorch: autograd through a Python loop of steps; the best variant counts.
 
-    eager        as it stands
-    compile      the step under torch.compile
-    compile-x4   four steps under one torch.compile, which halves the time on small grids (its pad, in place of torch.roll, costs
-                 2.5 times more, and is left out)
+eager        as it stands
+compile      the step under torch.compile
+compile-x4   four steps under one torch.compile, which halves the time on small grids (its pad, in place of torch.roll,
+costs
+             2.5 times more, and is left out)
 """
+
 import numpy as np
 
 from validation.bench.peers import Unavailable

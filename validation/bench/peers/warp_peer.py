@@ -1,4 +1,5 @@
 """NVIDIA Warp on the CPU: its plain kernels on a wp.Tape, all states kept. Warp runs a CPU kernel on one thread."""
+
 from functools import cached_property
 
 import numpy as np
@@ -24,8 +25,15 @@ def prepare(n, dtype, steps, y0, params, threads, *, target=None, dt=1.0, varian
     real = {"float64": wp.float64, "float32": wp.float32}[dtype]
 
     @wp.kernel
-    def step(u: wp.array2d(dtype=real), v: wp.array2d(dtype=real), u_out: wp.array2d(dtype=real), v_out: wp.array2d(dtype=real),
-             p: wp.array(dtype=real), dt: real, n: int):
+    def step(
+        u: wp.array2d(dtype=real),
+        v: wp.array2d(dtype=real),
+        u_out: wp.array2d(dtype=real),
+        v_out: wp.array2d(dtype=real),
+        p: wp.array(dtype=real),
+        dt: real,
+        n: int,
+    ):
         i, j = wp.tid()
         above = i - 1
         if i == 0:
@@ -48,8 +56,13 @@ def prepare(n, dtype, steps, y0, params, threads, *, target=None, dt=1.0, varian
         v_out[i, j] = V + dt * (p[1] * lv + r - (p[2] + p[3]) * V)
 
     @wp.kernel
-    def misfit(u: wp.array2d(dtype=real), v: wp.array2d(dtype=real), u_target: wp.array2d(dtype=real),
-               v_target: wp.array2d(dtype=real), loss: wp.array(dtype=real)):
+    def misfit(
+        u: wp.array2d(dtype=real),
+        v: wp.array2d(dtype=real),
+        u_target: wp.array2d(dtype=real),
+        v_target: wp.array2d(dtype=real),
+        loss: wp.array(dtype=real),
+    ):
         i, j = wp.tid()
         eu = u[i, j] - u_target[i, j]
         ev = v[i, j] - v_target[i, j]
@@ -71,7 +84,9 @@ class Case:
     def arrays(self):
         wp, shape = self.wp, (self.n, self.n)
         with wp.ScopedDevice("cpu"):
-            states = [tuple(wp.zeros(shape, dtype=self.real, requires_grad=True) for _ in "uv") for _ in range(self.steps + 1)]
+            states = [
+                tuple(wp.zeros(shape, dtype=self.real, requires_grad=True) for _ in "uv") for _ in range(self.steps + 1)
+            ]
             target = tuple(wp.array(t, dtype=self.real) for t in self.target)
             p = wp.array(self.values, dtype=self.real, requires_grad=True)
             loss = wp.zeros(1, dtype=self.real, requires_grad=True)
