@@ -1,0 +1,351 @@
+"""Kernels for CUDA: one launch updates all points of all members of a batch.
+
+States are seen as ``(B, S, rows, columns)``: B members, and the grid flattened as on the CPU. A thread block (see
+`Tiling`) covers a patch of columns and rows of one member; each thread goes down its column through `rows_each` rows,
+whose vertical neighbours it finds in the L1 cache. The point functions are those of `adjoint_rd.kernels.cells`, bound
+by the same `specialise.build`.
+
+Sums have two stages and no atomics, so that they are the same bits in each run: a block adds its threads' values in a
+fixed order to its own place in ``sums``; `fold` adds the places of the blocks. A thread's own value (of at most
+`MOST_ROWS_EACH` points) is in the state's dtype, all further sums are in float64.
+
+Importing this module imports `numba.cuda`, but needs no driver: kernels are compiled at their first launch.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda, float32, float64, int64
+
+from ..models import Model
+from . import cells
+from .cpu import COEFFICIENTS_BEFORE_D, Geometry
+from .specialise import build
+
+THREADS = 128
+LANES = 16  # of a block that add one sum, before one thread adds what they have
+MOST_ROWS_EACH = 8  # the rows above and below a block's patch are read twice: (4 * 8 + 2) / (4 * 8) = 1.06
+BLOCKS_THAT_FILL_A_CARD = 8192  # several times what the largest cards run at once
+FOLD_THREADS = 256
+SUMMED_IN = {np.dtype(np.float32): float32, np.dtype(np.float64): float64}
+
+
+class Tiling(NamedTuple):
+    """How a grid is cut into thread blocks.
+
+    width, height: threads of a block along columns and rows; rows_each: rows that a thread goes through; across, down:
+    blocks along columns and rows.
+    """
+
+    width: int
+    height: int
+    rows_each: int
+    across: int
+    down: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks to a member."""
+        return self.across * self.down
+
+
+def tiling(members: int, rows: int, columns: int) -> Tiling:
+    """The tiling of a grid: it depends on nothing else, so that sums are the same on every card."""
+    width = THREADS if rows == 1 else 32 if columns > 16 else 16 if columns > 8 else 8
+    height = THREADS // width
+    across = -(-columns // width)
+    blocks = members * across * -(-rows // height)
+    rows_each = min(MOST_ROWS_EACH, max(1, blocks // BLOCKS_THAT_FILL_A_CARD))
+    return Tiling(width, height, rows_each, across, -(-rows // (height * rows_each)))
+
+
+def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_sums, plane, rows_each, across):
+    """`out` at each point, and what the points add to the sums.
+
+    x_0 .. x_3: the operation's inputs, the rest of them unused. k (B, n), dk (B, S + P), fields and field_direction
+    (B, P, rows, columns): as in `cpu.Plan`, one for each member. sums (B, blocks, S + P) float64, field_sums
+    (B, P, rows, columns).
+    """
+    m = out.shape[3]
+    rows = out.shape[2]
+    planes = rows // plane if flattened else 1
+    block = cuda.blockIdx.x
+    b = cuda.blockIdx.y
+    down = block // across
+    j = (block - down * across) * cuda.blockDim.x + cuda.threadIdx.x
+    top = down * rows_each * cuda.blockDim.y + cuda.threadIdx.y
+    h = k[b, 0]
+    q = (k[b, 1], k[b, 2], k[b, 3])
+    d = tuple(k[b, d_at + c] for c in species)
+    dd = tuple(dk[b, c] for c in species)
+    for i in kinetics:
+        p_[i] = k[b, p_at + i]
+        dp_[i] = dk[b, len_species + i]
+    none = h - h  # a zero of the right type
+    for c in species:
+        diffusion_sum_[c] = none
+    for i in kinetics:
+        kinetic_sum_[i] = none
+    if j < m:
+        left = j - 1 if j > 0 else (m - 1 if 2 in periodic else 0)
+        right = j + 1 if j < m - 1 else (0 if 2 in periodic else m - 1)
+        for n in range(rows_each):
+            r = top + n * cuda.blockDim.y
+            if r < rows:
+                i0 = r // plane if flattened else 0
+                i1 = r - i0 * plane
+                before_[0] = (i0 - 1 if i0 > 0 else (planes - 1 if 0 in periodic else 0)) * plane + i1
+                after_[0] = (i0 + 1 if i0 < planes - 1 else (0 if 0 in periodic else planes - 1)) * plane + i1
+                before_[1] = i0 * plane + (i1 - 1 if i1 > 0 else (plane - 1 if 1 in periodic else 0))
+                after_[1] = i0 * plane + (i1 + 1 if i1 < plane - 1 else (0 if 1 in periodic else plane - 1))
+                weight = none
+                for axis in wall_axes:
+                    if axis == 0:
+                        if i0 == 0 or i0 == planes - 1:
+                            weight += q[0] + q[0]
+                    elif axis == 1:
+                        if i1 == 0 or i1 == plane - 1:
+                            weight += q[1] + q[1]
+                    else:
+                        if j == 0 or j == m - 1:
+                            weight += q[2] + q[2]
+                wall = tuple(weight * k[b, wall_at + c] if walls else none for c in species)
+                p = tuple(fields[b, i, r, j] if i in fielded else p_[i] for i in kinetics)
+                dp = tuple(field_direction[b, i, r, j] if i in fielded else dp_[i] for i in kinetics)
+                values = tuple(tuple(x_[i][b, c, r, j] for c in species) for i in inputs)
+                laps = tuple(
+                    tuple(
+                        lap(
+                            values[i][c],
+                            q,
+                            x_[i][b, c, r, left] + x_[i][b, c, r, right],
+                            tuple(x_[i][b, c, before_[axis], j] + x_[i][b, c, after_[axis], j] for axis in row_axes),
+                        )
+                        for c in species
+                    )
+                    for i in stencilled
+                )
+                if walls:
+                    laps = tuple(
+                        tuple(
+                            laps[s][c] - weight * values[i][c] + wall[c]
+                            if i in affine
+                            else laps[s][c] - weight * values[i][c]
+                            for c in species
+                        )
+                        for s, i in stencilled_pairs
+                    )
+                new = update(values, laps, p, dp, d, dd, h)
+                for c in species:
+                    out[b, c, r, j] = new[c]
+                if gradient:
+                    gd = diffusion(values, laps, wall)
+                    for c in species:
+                        diffusion_sum_[c] += gd[c]
+                    gp = kinetic(values, p, dp)
+                    for i in kinetics:
+                        if i in fielded:
+                            field_sums[b, i, r, j] += h * gp[i]
+                        else:
+                            kinetic_sum_[i] += gp[i]
+    if gradient:
+        narrow = cuda.shared.array(narrow_shape, summed_in)
+        wide = cuda.shared.array(wide_shape, float64)
+        t = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+        for c in species:
+            narrow[c, t] = diffusion_sum_[c]
+        for i in kinetics:
+            narrow[len_species + i, t] = kinetic_sum_[i]
+        cuda.syncthreads()
+        for n in range(t, len_sums * LANES, THREADS):
+            s = n // LANES
+            lane = n - s * LANES
+            total = float64(narrow[s, lane])
+            for other in range(lane + LANES, THREADS, LANES):
+                total += float64(narrow[s, other])
+            wide[s, lane] = total
+        cuda.syncthreads()
+        for s in range(t, len_sums, THREADS):
+            total = wide[s, 0]
+            for lane in range(1, LANES):
+                total += wide[s, lane]
+            sums[b, block, s] += total
+
+
+def fold(sums, totals):
+    """totals[b, s] = the sum of sums[b, :, s], one block of `FOLD_THREADS` threads for each."""
+    part = cuda.shared.array(FOLD_THREADS, float64)
+    s = cuda.blockIdx.x
+    b = cuda.blockIdx.y
+    t = cuda.threadIdx.x
+    total = 0.0
+    for n in range(t, sums.shape[1], FOLD_THREADS):
+        total += sums[b, n, s]
+    part[t] = total
+    cuda.syncthreads()
+    half = FOLD_THREADS // 2
+    while half > 0:
+        if t < half:
+            part[t] += part[t + half]
+        cuda.syncthreads()
+        half //= 2
+    if t == 0:
+        totals[b, s] = part[0]
+
+
+def scale(out, weight, x):
+    """out = weight * x, flat arrays."""
+    for n in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[n] = weight * x[n]
+
+
+def accumulate(out, weight, x):
+    """out += weight * x, flat arrays."""
+    for n in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[n] += weight * x[n]
+
+
+def blend(out, x, weight, rate):
+    """out = x + weight * rate, flat arrays."""
+    for n in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[n] = x[n] + weight * rate[n]
+
+
+def mark_not_finite(x, marks):
+    """marks[b] = 1 if the member x[b], flattened to (B, size), has a NaN or an infinity: x - x is 0 for all others."""
+    b = cuda.blockIdx.y
+    for n in range(cuda.grid(1), x.shape[1], cuda.gridsize(1)):
+        if not x[b, n] - x[b, n] == 0:
+            marks[b] = 1
+
+
+def square_seed(adjoint, y, target, weight, weights, species, sums, rows_each, across):
+    """adjoint += w^2 (y - target), and sums[0, block, 0] = sum (w (y - target))^2 / 2, of one member.
+
+    The arguments are those of `cpu.add_square_seed`. Everything is in float64, as there.
+    """
+    wide = cuda.shared.array(THREADS, float64)
+    m = y.shape[2]
+    block = cuda.blockIdx.x
+    down = block // across
+    j = (block - down * across) * cuda.blockDim.x + cuda.threadIdx.x
+    top = down * rows_each * cuda.blockDim.y + cuda.threadIdx.y
+    total = 0.0
+    if j < m:
+        for n in range(rows_each):
+            r = top + n * cuda.blockDim.y
+            if r < y.shape[1]:
+                for o in range(species.size):
+                    c = species[o]
+                    w = weights[o, r, j] if weights.size > 0 else weight
+                    misfit = w * (y[c, r, j] - target[o, r, j])
+                    adjoint[c, r, j] += w * misfit
+                    total += misfit * misfit
+    t = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    wide[t] = total
+    cuda.syncthreads()
+    half = THREADS // 2
+    while half > 0:
+        if t < half:
+            wide[t] += wide[t + half]
+        cuda.syncthreads()
+        half //= 2
+    if t == 0:
+        sums[0, block, 0] = 0.5 * wide[0]
+
+
+HELPERS: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (fold, scale, accumulate, blend, mark_not_finite, square_seed)
+}
+
+
+@cache
+def helper(name: str) -> Any:
+    """One of `HELPERS`, to be compiled at its first launch."""
+    return cuda.jit(HELPERS[name])
+
+
+@cache
+def _point(function: Callable[..., Any]) -> Any:
+    """A scalar function of a model, compiled to be inlined by NVVM."""
+    return cuda.jit(function, device=True, forceinline=True)
+
+
+@cache
+def sweep_kernel(
+    operation: cells.Operation,
+    model: Model,
+    geometry: Geometry,
+    fielded: tuple[int, ...],
+    identity: bool,
+    dtype: np.dtype,
+) -> Any:
+    """Return the kernel of one operation for a model on a kind of grid, to be compiled at its first launch.
+
+    Parameters
+    ----------
+    operation, model, geometry, fielded, identity
+        As in `cpu.sweep_kernel`.
+    dtype : dtype
+        Of the states.
+
+    Returns
+    -------
+    dispatcher
+        ``kernel[(blocks, B), (width, height), stream](...)`` with the arguments of `sweep`.
+    """
+    return cuda.jit(build(sweep, **_names(operation, model, geometry, fielded, identity, dtype)))
+
+
+def _names(
+    operation: cells.Operation,
+    model: Model,
+    geometry: Geometry,
+    fielded: tuple[int, ...],
+    identity: bool,
+    dtype: np.dtype,
+) -> dict[str, Any]:
+    species = tuple(range(len(model.species)))
+    kinetics = tuple(range(len(model.parameters)))
+    len_sums = len(species) + len(kinetics)
+    constants: dict[str, Any] = dict(
+        species=species,
+        kinetics=kinetics,
+        len_species=len(species),
+        len_sums=len_sums,
+        inputs=tuple(range(operation.inputs)),
+        stencilled=operation.stencilled,
+        stencilled_pairs=tuple(enumerate(operation.stencilled)),
+        affine=operation.affine,
+        fielded=fielded,
+        identity=identity,
+        gradient=operation.diffusion is not None,
+        flattened=geometry.ndim == 3,  # else there is one plane, and no division to find it
+        narrow_shape=(len_sums, THREADS),
+        wide_shape=(len_sums, LANES),
+        d_at=COEFFICIENTS_BEFORE_D,
+        p_at=COEFFICIENTS_BEFORE_D + len(species),
+        wall_at=COEFFICIENTS_BEFORE_D + len(species) + len(kinetics),
+        **geometry.constants(),
+    )
+    physics = {name: _point(getattr(model, name)) for name in operation.needs}
+
+    def point(template: Any) -> Any:
+        return _point(build(template, **constants, **physics))
+
+    bound = dict(lap=point(cells.lap), update=point(operation.update), summed_in=SUMMED_IN[np.dtype(dtype)])
+    if operation.diffusion is not None:
+        bound.update(diffusion=point(operation.diffusion), kinetic=point(operation.kinetics))
+    return {**constants, **bound}
+
+
+def signature(dtype: np.dtype) -> tuple[Any, ...]:
+    """The argument types of `sweep` for states of a dtype, C-contiguous: what can be compiled without a card."""
+    real = SUMMED_IN[np.dtype(dtype)]
+    state, table = real[:, :, :, ::1], real[:, ::1]
+    return (
+        *(state,) * 5, table, table, state, state, float64[:, :, ::1], state,
+        *(int64,) * 3,
+    )  # fmt: skip
