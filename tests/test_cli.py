@@ -12,6 +12,7 @@ import pytest
 import adjoint_rd as rd
 from adjoint_rd import cli, io
 from adjoint_rd import trajectory_fit as fits
+from adjoint_rd.commands import bench, validate
 
 ROOT = Path(__file__).parents[1]
 PARAMS = ["--param", "Du=0.16", "--param", "Dv=0.08", "--param", "F=0.035", "--param", "k=0.06"]
@@ -205,7 +206,7 @@ def test_validate_passes_and_says_so(call):
     code, out, err = call(*words, "--free", "Du", "k", "initial")
     assert (code, err) == (0, "") and "6 of 6 checks passed." in out
     checks = json.loads(Path("here/validate.json").read_text())["checks"]
-    assert list(checks) == list(cli.CHECKS) and all(check["passed"] for check in checks.values())
+    assert list(checks) == list(validate.CHECKS) and all(check["passed"] for check in checks.values())
 
 
 WRONG = """
@@ -287,11 +288,11 @@ def test_an_interrupted_first_grid_keeps_the_last_parameters(call, frames, monke
 
 def test_bench_is_passed_on_to_the_benchmarks_of_the_checkout(capsys):
     with pytest.raises(SystemExit):
-        cli._bench(["--help"])
+        bench.run(["--help"])
     assert "--peers" in capsys.readouterr().out
 
 
 def test_bench_without_a_checkout_says_what_to_do(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "adjoint_rd" / "cli.py"))
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "adjoint_rd" / "commands" / "bench.py"))
     assert cli.main(["bench"]) == 2
     assert "source checkout" in capsys.readouterr().err
