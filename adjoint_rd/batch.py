@@ -40,6 +40,16 @@ def members(y0: Any, params: Any, state_ndim: int) -> list[tuple[Any, Any]] | No
     return [(y0[n] if many_states else y0, params[n] if many_params else params) for n in range(count)]
 
 
+def each(argument: str, value: Any, count: int) -> list[Any]:
+    """One value for each of `count` members, from one for all or a sequence of `count`."""
+    if np.ndim(value) == 0:
+        return [value] * count
+    values = np.asarray(value).tolist()
+    if np.ndim(value) != 1 or len(values) != count:
+        raise InputError(f"{argument}={value!r} must be one number, or one for each of the {count} members.")
+    return values
+
+
 def run_members(
     jobs: Sequence[Callable[[Any, Callable[[int], None]], Any]],
     make_worker: Callable[[int], Any],

@@ -10,6 +10,8 @@ Of a run (`watch` looks at them while it runs; each is usable alone):
     Checkerboard  amplitude of the highest spatial mode, growing.
     PatternLost   a uniform state: nothing in it tells of the diffusivities, and of most parameters little.
 
+And before any step: `Limit`, the a-priori limits on dt.
+
 Each has a limit to be set: tight ones give early notice, and alarm for runs that recover; validation/guards_lead.py
 measures both.
 
@@ -19,8 +21,9 @@ suggests. For optimisers: `constraint`, the a-priori limit on dt (see `adjoint_r
 Between steps a guard sees the last three states; only `Multiplier` costs more than a few passes over the state.
 """
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -36,6 +39,7 @@ __all__ = [
     "Checkerboard",
     "Flip",
     "GradientFlow",
+    "Limit",
     "Multiplier",
     "PatternLost",
     "Range",
@@ -43,6 +47,7 @@ __all__ = [
     "checkerboard",
     "constraint",
     "default_guards",
+    "first_alarm",
     "flip",
     "gradient_flow",
     "lowest_multiplier",
@@ -171,6 +176,39 @@ def _start(sim: Simulation, start: Any) -> np.ndarray:
 
 
 # Guards of a run: look(sim, params, step, recent) -> Alarm or None, recent the last states, oldest first
+
+
+@dataclass
+class Limit:
+    """Alarms, at step 0, when dt is above `margin` times an a-priori limit, see `adjoint_rd.stability`.
+
+    Parameters
+    ----------
+    limit : {"certain", "safe"}
+        Above "certain" every run blows up. "safe" refuses many runs that would not: median 0.78 of the true limit.
+    margin : float
+    """
+
+    limit: str = "certain"
+    margin: float = 1.0
+    name: str = "limit"
+
+    def __post_init__(self):
+        check_choice("limit", self.limit, ("certain", "safe"))
+
+    def reset(self) -> None:
+        """Forget earlier runs."""
+
+    def look(self, sim: Simulation, params: Mapping[str, Any], step: int, recent: Sequence[np.ndarray]) -> Alarm | None:
+        """See the module."""
+        if step > 0:
+            return None
+        found = sim.limits(params)
+        most = self.margin * getattr(found, self.limit)
+        if not sim.dt > most:
+            return None
+        why = getattr(found, f"{self.limit}_reason")
+        return Alarm(self.name, step, sim.dt, most, f"dt is above the '{self.limit}' limit: {why}")
 
 
 @dataclass
@@ -339,6 +377,40 @@ class PatternLost:
 def default_guards() -> list[Any]:
     """Fresh guards: Multiplier, Range, PatternLost; the others alarm for nothing too often to be on by default."""
     return [Multiplier(), Range(), PatternLost()]
+
+
+def first_alarm(
+    runs: Iterable[tuple[Simulation, Any, Mapping[str, Any], int]], guards: Sequence[Any], *, every: int = 10
+) -> Alarm | None:
+    """The first alarm of guards over several runs, one after the other; a run that diverges counts as one.
+
+    Parameters
+    ----------
+    runs : iterable of (sim, y0, params, steps)
+        Limits on dt are for `guards` to judge: a simulation that refuses them is run without.
+    guards : sequence of guards
+    every : int
+        Steps between looks.
+
+    Returns
+    -------
+    Alarm or None
+    """
+    for sim, y0, params, steps in runs:
+        found = watch(_without_limits(sim), y0, params, steps=steps, guards=guards, every=every)
+        if found.alarms:
+            return found.alarms[0]
+        if found.diverged is not None:
+            largest = float(np.max(np.abs(found.final)))
+            return Alarm("divergence", found.diverged, largest, math.inf, "the state is no longer finite")
+    return None
+
+
+def _without_limits(sim: Simulation) -> Simulation:
+    """The same simulation, buffers included, without its own check of dt."""
+    quiet = copy.copy(sim)
+    quiet.stability = "off"
+    return quiet
 
 
 @dataclass(frozen=True)

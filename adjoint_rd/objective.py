@@ -122,6 +122,12 @@ class Objective:
         self.size = start
         self._box = np.array(self.bounds, dtype=float).T  # None becomes NaN: open
 
+    def runs(self, x: Any) -> list[tuple[Simulation, np.ndarray, dict[str, Any], int]]:
+        """The runs that J(x) takes, as (sim, y0, params, steps), for guards to watch."""
+        values = self.unpack(x)
+        y0 = values.pop("initial", self.y0)
+        return [(self.sim, y0, values, self.steps)]
+
     # Parameters <-> vector
 
     def _check_free(
@@ -540,6 +546,10 @@ class SumObjective:
     def log(self) -> list[Trial]:
         """The abnormal trials of all."""
         return [trial for each in self.objectives for trial in each.log]
+
+    def runs(self, x: Any) -> list[tuple[Simulation, np.ndarray, dict[str, Any], int]]:
+        """As `Objective.runs`, of all."""
+        return [run for each in self.objectives for run in each.runs(x)]
 
     def unpack(self, x: Any) -> dict[str, Any]:
         """As `Objective.unpack` of the first objective."""

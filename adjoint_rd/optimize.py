@@ -9,7 +9,8 @@ bounds):
 
 A trial is abnormal if its value or gradient is not finite, if the objective raises a `StabilityError`,
 `DivergenceError` or another error of this library or of floating-point arithmetic, if an `Objective` notes it in its
-`log`, or if `abnormal` says so. Abnormal trials are never accepted. Each trial is logged with its reason.
+`log`, if one of `guards` alarms on its run, or if `abnormal` says so. Abnormal trials are never accepted. Each trial is
+logged with its reason.
 
 Rules (g the gradient, a the learning rate)
 
@@ -38,6 +39,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from .errors import AdjointRDError, CheckpointError, InputError, check_choice, check_count
+from .guards import Limit, default_guards, first_alarm
 
 __all__ = ["METHODS", "Trial", "adaptive", "minimize"]
 
@@ -200,6 +202,8 @@ def minimize(
     judge: Callable[[np.ndarray], float] | None = None,
     judge_every: int = 10,
     abnormal: Callable[[np.ndarray, float, np.ndarray], str | None] | None = None,
+    guards: Any = None,
+    guard_every: int = 10,
     checkpoint: Any = None,
     checkpoint_every: int = 10,
     resume: bool = False,
@@ -253,6 +257,13 @@ def minimize(
         the start, every `judge_every` iterations and at the end; without it the value of `fun` decides.
     abnormal : callable, optional
         ``abnormal(x, value, gradient)`` returns a reason to refuse a point, or None.
+    guards : True or sequence of guards, optional
+        Refuse trials on whose runs a guard of `adjoint_rd.guards` alarms. They look before the value is computed, at a
+        run without gradient (about a third of the cost), and stop it. True: `guards.Limit`, which needs no run, and
+        the default guards of runs. `fun` must be an `Objective`, or have ``runs(x)`` that gives (sim, y0, params,
+        steps).
+    guard_every : int
+        Steps between their looks.
     checkpoint : path, optional
         A file (.npz, arrays and JSON) of the last whole iteration, replaced every `checkpoint_every` iterations and at
         the end.
@@ -315,7 +326,7 @@ def minimize(
     x0 = np.array(x0, dtype=np.float64)
     if x0.ndim != 1 or not x0.size or not np.isfinite(x0).all():
         raise InputError(f"x0 of shape {x0.shape} must be a vector of finite numbers.")
-    function = _Function(fun, abnormal)
+    function = _Function(fun, abnormal, guards, check_count("guard_every", guard_every, 1))
     if rise is None and options.stochastic and not callable(getattr(function.owner, "begin", None)):
         options = replace(options, rise=1.0)
     elif rise is None and function.windowed:
@@ -356,7 +367,7 @@ def adaptive(
     def value_and_grad(x: np.ndarray) -> tuple[float, np.ndarray]:
         return fun(x, *args), jac(x, *args)
 
-    for name in ("log", "window", "begin"):
+    for name in ("log", "window", "begin", "runs"):
         if hasattr(inner, name):
             setattr(value_and_grad, name, getattr(inner, name))
     options.pop("disp", None)
@@ -368,7 +379,9 @@ def adaptive(
 class _Function:
     """The user's function, with abnormal results turned into `_Abnormal`."""
 
-    def __init__(self, fun: Any, abnormal: Callable[..., str | None] | None):
+    def __init__(
+        self, fun: Any, abnormal: Callable[..., str | None] | None, guards: Any = None, guard_every: int = 10
+    ):
         owner = fun
         if callable(getattr(fun, "value_and_grad", None)):
             self.call = fun.value_and_grad
@@ -383,6 +396,8 @@ class _Function:
         self.windowed = getattr(owner, "window", None) is not None
         self.bounds = getattr(owner, "bounds", None)
         self.count = 0
+        self.guards = _check_guards(guards, owner)
+        self.guard_every = guard_every
         self._refused: tuple[bytes, str] | None = None
 
     def begin(self, iteration: int) -> None:
@@ -401,6 +416,10 @@ class _Function:
             raise _Abnormal(self._refused[1])  # an Objective that remembers its last result notes it once
         try:
             with np.errstate(all="ignore"):
+                if self.guards:
+                    alarm = first_alarm(self.owner.runs(x.copy()), self.guards, every=self.guard_every)
+                    if alarm is not None:
+                        raise _Abnormal(f"guard: {alarm}")
                 value, gradient = self.call(x.copy())
         except (AdjointRDError, ArithmeticError) as error:
             raise _Abnormal(f"{type(error).__name__}: {error}") from error
@@ -747,6 +766,18 @@ def _wants_result(callback: Any) -> bool:
         return list(inspect.signature(callback).parameters) == ["intermediate_result"]
     except (TypeError, ValueError):
         return False
+
+
+def _check_guards(guards: Any, owner: Any) -> list[Any]:
+    if guards is None or guards is False:
+        return []
+    if not callable(getattr(owner, "runs", None)):
+        raise InputError("guards need an Objective, or a fun with runs(x) that gives (sim, y0, params, steps) to watch.")
+    found = [Limit(), *default_guards()] if guards is True else list(guards)
+    for guard in found:
+        if not all(callable(getattr(guard, name, None)) for name in ("look", "reset")):
+            raise InputError(f"guards has {guard!r}, which has no look() and reset(); see adjoint_rd.guards.")
+    return found
 
 
 def _check_bounds(bounds: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -67,6 +67,8 @@ class Run:
 class SteadyRun:
     """Where `Simulation.run_to_steady` got to.
 
+    Of a batch, each attribute is an array with B as its first axis.
+
     Attributes
     ----------
     final : ndarray (S, *shape)
@@ -78,9 +80,9 @@ class SteadyRun:
     """
 
     final: np.ndarray
-    steps_taken: int
-    rate: float
-    converged: bool
+    steps_taken: Any
+    rate: Any
+    converged: Any
 
 
 @dataclass(frozen=True)
@@ -364,8 +366,8 @@ class Simulation:
         y0: Any,
         params: Mapping[str, Any],
         *,
-        tol: float = 1e-8,
-        max_steps: int = 400_000,
+        tol: Any = 1e-8,
+        max_steps: Any = 400_000,
         progress: Progress | None = None,
     ) -> SteadyRun:
         """Take steps until the state hardly changes: max |y(n+1) - y(n)| / dt <= tol, looked at every 100 steps.
@@ -373,16 +375,32 @@ class Simulation:
         Parameters
         ----------
         y0, params, progress
-            As in `run`.
+            As in `run`, batches included: each member stops when it is steady itself.
         tol : float
-            In the unit of the state over the unit of time.
+            In the unit of the state over the unit of time. For a batch, one or a sequence of B.
         max_steps : int
-            Stop after so many steps in any case; `converged` then says False.
+            Stop after so many steps in any case; `converged` then says False. For a batch, one or a sequence of B.
 
         Returns
         -------
         SteadyRun
         """
+        members = batch.members(y0, params, len(self.state_shape))
+        if members is not None:
+            tols = batch.each("tol", tol, len(members))
+            limits = batch.each("max_steps", max_steps, len(members))
+            found = self._in_batch(
+                [
+                    lambda sim, report, y=y, p=p, one=one, most=most: sim.run_to_steady(
+                        y, p, tol=one, max_steps=most, progress=report
+                    )
+                    for (y, p), one, most in zip(members, tols, limits, strict=True)
+                ],
+                progress,
+            )
+            return SteadyRun(
+                *(np.stack([getattr(run, name) for run in found]) for name in SteadyRun.__dataclass_fields__)
+            )
         y0 = self.check_state(y0)
         params = self.check_params(params)
         tol = _positive("tol", tol, "the rate at which a state counts as steady")
