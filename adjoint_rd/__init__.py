@@ -20,6 +20,7 @@ from .models import Model
 if TYPE_CHECKING:
     from .inverse import Inversion, invert
     from .io import load
+    from .matching import PatternMatching
     from .objective import Objective, standard_errors
     from .optimize import adaptive, minimize
     from .simulation import Gradient, Run, Simulation, SteadyRun, Tangent
@@ -30,6 +31,7 @@ _LATER = {
     "Gradient": "simulation",
     "Inversion": "inverse",
     "Objective": "objective",
+    "PatternMatching": "matching",
     "Run": "simulation",
     "Simulation": "simulation",
     "SteadyObjective": "steady",
@@ -47,6 +49,7 @@ _MODULES = (
     "io",
     "landscape",
     "landscape_plots",
+    "matching",
     "models",
     "penalties",
     "plots",
@@ -85,6 +88,7 @@ __all__ = [
     "Inversion",
     "Model",
     "Objective",
+    "PatternMatching",
     "Run",
     "Simulation",
     "StabilityError",

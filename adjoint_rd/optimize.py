@@ -772,7 +772,7 @@ def _check_guards(guards: Any, owner: Any) -> list[Any]:
     if guards is None or guards is False:
         return []
     if not callable(getattr(owner, "runs", None)):
-        raise InputError("guards need an Objective, or a fun with runs(x) that gives (sim, y0, params, steps) to watch.")
+        raise InputError("guards need an Objective, or a fun with runs(x) that gives the (sim, y0, params, steps).")
     found = [Limit(), *default_guards()] if guards is True else list(guards)
     for guard in found:
         if not all(callable(getattr(guard, name, None)) for name in ("look", "reset")):

@@ -5,7 +5,7 @@ import pytest
 
 import adjoint_rd as rd
 
-LIVE, DEAD = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06), dict(Du=0.16, Dv=0.08, F=0.1, k=0.1)
+LIVE, DEAD = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06), dict(Du=0.16, Dv=0.08, F=0.02, k=0.08)
 
 
 @pytest.fixture(scope="module")
