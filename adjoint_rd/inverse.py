@@ -118,9 +118,13 @@ def invert(
     known: Mapping[str, float] | None = None,
     offset: bool = False,
     subsample: int = 1,
+    times: Any = None,
+    dt: float | None = None,
+    scheme: str = "rk4",
+    refine: Any = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Inversion:
-    """Find the parameters of a model from a pattern that is steady, or nearly so.
+    """Find the parameters of a model from a pattern that is steady, or nearly so; with `times`, from a movie.
 
     Parameters
     ----------
@@ -150,6 +154,15 @@ def invert(
         Whether the data have an unknown constant added.
     subsample : int
         The data are every so-many-th point of the equations' grid along each axis.
+    times : array_like (M,), optional
+        The data are M frames of a moving pattern, (M, *grid) or, with several `species`, (M, O, *grid), taken at these
+        times: see `adjoint_rd.inversion.movie`. `scale` must be a number then; `offset` and `subsample` are for
+        snapshots.
+    dt, scheme : float, str
+        With `times`: the time step, which divides their intervals, and the scheme. By default RK4 with as few steps as
+        are stable. Frames of a run of this library are matched without discretisation error by that run's own.
+    refine : int or sequence of int
+        With `times`: solve on grids so many times finer; two values give an extrapolation in the spacing.
     progress : callable, optional
         Called with a line for each stage.
 
@@ -169,6 +182,16 @@ def invert(
     of the Gauss-Newton matrix). They hold for the noise and the drift that the evidence decided on, and know nothing of
     a model that is wrong in ways which the checks do not see.
     """
+    if times is not None:
+        from .inversion import movie_input
+
+        if offset or subsample != 1:
+            raise InputError("offset= and subsample= are for snapshots; with times= give all cells, without offset.")
+        found = movie_input.run(
+            data, times, model=model, spacing=spacing, start=start, noise=noise, mask=mask, scale=scale,
+            species=species, boundary=boundary, known=known, dt=dt, scheme=scheme, refine=refine, progress=progress,
+        )  # fmt: skip
+        return Inversion(**found)
     job = _Job(data, model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, progress)
     return job.run()
 
