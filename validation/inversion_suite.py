@@ -1,10 +1,15 @@
-"""Inversion of steady patterns: tables against the required figures, and whether they are met.
+"""Inversion of steady patterns: one line for each required figure, and whether it is met.
 
-    python validation/inversion_suite.py [--quick] [--size 128] [--draws 5] [--parts 1,2,3,6] [--out inversion.json]
+    python validation/inversion_suite.py                        everything (hours), resumable
+    python validation/inversion_suite.py --case steady-1 --minutes 4
+    python validation/inversion_suite.py --size 64 --quick      few patterns, one draw
+    python validation/inversion_suite.py --report               only the lines, from what is in --out
 
-Parts: 1 clean snapshots (and random starts), 2 noise and 8 bits on steady patterns, 3 noise on patterns stopped at 5e-5, holes,
-crops, subsampling, offset, gain, 6 refusals. Patterns: 8 presets and 4 random truths, developed once and kept in --cache.
-The exit status is 1 if a figure fails. Run it with one BLAS thread on a shared machine; it sets this itself.
+Each fit is one line of JSON in --out; a fit that is already there is not repeated, so a run that was interrupted goes on where it
+stopped. 'seconds' is the processor time of one thread after a warm-up, what a fit takes on a quiet machine. "Within"
+means: all four parameters within 1 % or within 3 Cramer-Rao standard errors at the truth where those are larger, for
+"own" within 3 of the fit's standard errors.
+The exit status is 1 if a figure is missed.
 """
 
 # ruff: noqa: E402, E501, B007
@@ -15,6 +20,8 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,256 +30,413 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import inversion_patterns as developed
+from inversion_images import impostors
 
 import adjoint_rd as rd
-from adjoint_rd import models, presets
+from adjoint_rd import models
 from adjoint_rd.inverse import invert
-from adjoint_rd.inversion import start
+from adjoint_rd.inversion import weak
+from adjoint_rd.sparse import System
 
 NAMES = ("Du", "Dv", "F", "k")
-PRESETS = ("reference", "eta", "theta", "lambda", "mu", "well-spots", "well-worms", "rho")
+RMS = (0.8, 1.25)
 
 
-def develop(size, cache, count):
-    """[(name, params, snapshot at 5e-5, steady state, its rate)] of living patterns."""
-    found = []
-    rng = np.random.default_rng(777 + size)
-    recipes = [(name, dict(presets.get(name).parameters), dict(presets.get(name).initial), 1) for name in PRESETS]
-    while len(found) < count:
-        if recipes:
-            name, params, initial, seed = recipes.pop(0)
-        else:
-            Du = rng.uniform(0.12, 0.22)
-            F = rng.uniform(0.028, 0.06)
-            params = {"Du": Du, "Dv": Du * rng.uniform(0.42, 0.55), "F": F, "k": np.sqrt(F) / 2 - F + rng.uniform(-0.002, 0.006)}
-            params = {key: float(value) for key, value in params.items()}
-            name, initial, seed = f"random F={F:.4f}", {"kind": "square", "clip": (0.0, 1.0)}, int(rng.integers(1 << 30))
-        path = cache / f"{size}-{name.replace(' ', '_')}.npz"
-        if not path.exists():
-            sim = rd.Simulation("gray_scott", rd.Grid((size, size)), dt=1.0, stability="off", threads=1)
-            slow = sim.run_to_steady(sim.initial_state(**initial, rng=seed), params, tol=5e-5, max_steps=150_000)
-            steady = sim.run_to_steady(slow.final, params, tol=1e-8, max_steps=200_000)
-            np.savez(path, slow=slow.final, steady=steady.final, rates=[slow.rate, steady.rate])
-        stored = np.load(path)
-        if stored["slow"][1].std() > 0.02 and stored["rates"][0] < 2e-4:
-            found.append((name, params, stored["slow"], stored["steady"], stored["rates"]))
-    return found
-
-
-def truth(params):
-    return np.array([params[name] for name in NAMES])
+# One fit
 
 
 def one(data, params, **options):
-    """A row: success, relative errors, scores, relative standard errors, seconds."""
-    begin = time.perf_counter()
+    """The row of a fit: success, relative errors, scores, relative standard errors, processor seconds."""
+    begin = time.process_time()
     fit = invert(data, **options)
-    seconds = time.perf_counter() - begin
-    if not fit.success:
-        return {"success": False, "message": fit.message, "seconds": seconds}
-    p, q = truth(params), truth(fit.params)
-    s = np.array([fit.stderr.get(name, np.nan) for name in NAMES])
-    return {
-        "success": True,
-        "errors": (q / p - 1).tolist(),
-        "scores": ((q - p) / s).tolist(),
-        "stderr": (s / p).tolist(),
-        "seconds": seconds,
-        "combinations": {name: list(value) for name, value in fit.combinations.items()},
-    }
+    seconds = time.process_time() - begin
+    row = {"success": fit.success, "message": fit.message, "seconds": seconds}
+    if fit.success:
+        names = tuple(name for name in fit.params if name in params)
+        p = np.array([params[name] for name in names])
+        q = np.array([fit.params[name] for name in names])
+        s = np.array([fit.stderr.get(name, np.nan) for name in names])
+        row |= {
+            "errors": (q / p - 1).tolist(),
+            "scores": ((q - p) / s).tolist(),
+            "stderr": (s / p).tolist(),
+            "combinations": {name: list(value) for name, value in fit.combinations.items()},
+        }
+    return row
 
 
-def show(title, label, row):
-    if row["success"]:
-        errors = " ".join(f"{100 * e:8.4f}" for e in row["errors"])
-        scores = " ".join(f"{z:5.1f}" for z in row["scores"])
-        print(f"{title:10s} {label:28s} error % {errors}   z {scores}   {row['seconds']:6.1f} s", flush=True)
-    else:
-        print(f"{title:10s} {label:28s} refused: {row['message'][:90]}   {row['seconds']:6.1f} s", flush=True)
+def bound(state, params, sigma):
+    """Cramer-Rao relative standard errors from v with white noise sigma on a steady state."""
+    shape = state.shape[1:]
+    seen = np.zeros((2, state[0].size))
+    seen[1] = 1.0
+    data = weak.Data(seen * state.reshape(2, -1), seen, np.ones(2 * state[0].size))
+    problem = weak.Problem(System(models.get("gray_scott"), rd.Grid(shape)), data, NAMES)
+    begin = weak.start_fit(params, state.reshape(2, -1))
+    fit = problem.fit(begin, sigma, 1e-6, max_iterations=0, evidence=False)
+    return np.sqrt(np.diag(fit.covariance)).tolist()
 
 
-def summary(rows):
-    """Share within 1 % or 3 standard errors, root mean square score, median error, slowest."""
-    good = [row for row in rows if row["success"]]
-    if not good:
-        return {"runs": len(rows), "within": 0.0}
-    e, z = (np.array([row[key] for row in good]) for key in ("errors", "scores"))
-    inside = np.all((np.abs(e) <= 0.01) | (np.abs(z) <= 3.0), axis=1)
-    return {
-        "runs": len(rows),
-        "refused": len(rows) - len(good),
-        "within": float(inside.sum() / len(rows)),
-        "within_3_errors": float(np.mean(np.all(np.abs(z) <= 3.0, axis=1)) * len(good) / len(rows)),
-        "rms_score": np.sqrt(np.mean(z**2, axis=0)).tolist(),
-        "median_error": float(np.median(np.max(np.abs(e), axis=1))),
-        "slowest": float(max(row["seconds"] for row in rows)),
-    }
+def with_noise(v, fraction, *seed):
+    return v + fraction * v.max() * np.random.default_rng([*seed, int(1e4 * fraction)]).standard_normal(v.shape)
 
 
-def part_1(cases, quick):
-    clean = [(name, one(slow[1], params)) for name, params, slow, _, _ in cases]
-    for name, row in clean:
-        show("clean", name, row)
-    rng = np.random.default_rng(0)
-    part = start.structure(models.get("gray_scott"), 1, {})
-    starts, reached = (20 if quick else 200), 0
-    for n in range(starts):
-        _, params, slow, _, _ = cases[n % len(cases)]
-        problem = start.Residual(models.get("gray_scott"), rd.Grid(slow[1].shape), slow[1], part, {})
-        fit = problem.fit({"Du": 0.1 * 10 ** rng.uniform(-1, 1), "F": 0.03 * 10 ** rng.uniform(-1, 1)})
-        reached += np.max(np.abs(truth(fit.params) / truth(params) - 1)) < 0.01
-    print(f"random starts over two decades: {reached} of {starts} within 1 %")
-    begin = time.perf_counter()
-    reference = one(cases[0][2][1], cases[0][1])
-    seconds = time.perf_counter() - begin
-    figures = {
-        "reference within 0.01 % (at 128x128)": reference["success"] and max(map(abs, reference["errors"])) <= 1e-4,
-        "reference in 1 s": seconds <= 1.0,
-        "all random starts": reached == starts,
-    }
-    return {"clean": clean, "starts": [int(reached), starts]}, figures
+def eight_bits(v):
+    return np.round(255.0 * v) / 255.0
 
 
-def noisy_rows(cases, draws, which, fraction, bits=False):
-    rows = []
-    for name, params, slow, steady, rates in cases:
-        state = slow if which == "slow" else steady
-        for draw in range(1 if bits else draws):
-            v = state[1]
-            if bits:
-                v = np.round(255.0 * v) / 255.0
-            else:
-                v = v + fraction * v.max() * np.random.default_rng([draw, int(1e4 * fraction)]).standard_normal(v.shape)
-            row = one(v, params)
-            show(f"{which} {'8 bit' if bits else f'{100 * fraction:g} %'}", name, row)
-            rows.append(row)
-    return rows
+# Cases: generators of (key, function that makes the row)
 
 
-def part_2(cases, quick, draws):
-    settled = [case for case in cases if case[4][1] < 2e-6] or cases
-    table = {
-        "1 %": noisy_rows(settled, draws, "steady", 0.01),
-        "8 bit": noisy_rows(settled, draws, "steady", 0.0, bits=True),
-        "5 %": noisy_rows(settled, 1 if quick else draws, "steady", 0.05),
-    }
-    found = {key: summary(rows) for key, rows in table.items()}
-    figures = {
-        "1 %: 95 % within 1 % or 3 standard errors": found["1 %"]["within"] >= 0.95,
-        "1 %: scores between 0.8 and 1.25": bool(np.all(np.abs(np.array(found["1 %"].get("rms_score", [9])) - 1.025) <= 0.225)),
-        "8 bit: 95 % within 1 % or 3 standard errors": found["8 bit"]["within"] >= 0.95,
-        "5 %: within 3 standard errors, median 1.5 %": found["5 %"].get("within_3_errors", 0) >= 0.95
-        and found["5 %"]["median_error"] <= 0.015,
-        "20 s": max(found[key].get("slowest", 99) for key in found) <= 20.0,
-    }
-    return {"summary": found, "rows": table}, figures
+def clean(given):
+    for recipe, draw, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=False):
+        yield f"{p.name}/{draw}", lambda p=p: one(p.slow[1], p.params)
 
 
-def part_3(cases, quick, draws):
-    rows = noisy_rows(cases, draws, "slow", 0.01)
-    found = {"slow 1 %": summary(rows)}
-    figures = {
-        "not steady, 1 %: 90 % within 1 % or 3 standard errors": found["slow 1 %"]["within"] >= 0.9,
-        "not steady: scores between 0.8 and 1.25": bool(
-            np.all(np.abs(np.array(found["slow 1 %"].get("rms_score", [9])) - 1.025) <= 0.225)
-        ),
-    }
-    more = {}
-    for name, params, _, steady, _ in cases[: 2 if quick else 4]:
-        v = steady[1] + 1e-3 * steady[1].max() * np.random.default_rng(1).standard_normal(steady[1].shape)
+def starts(given):
+    cases = list(developed.patterns(given.size, given.patterns, 1, given.cache, settled=False))
+    for n in range(20 if given.quick else 200):
+        _, _, p = cases[n % len(cases)]
+        rng = np.random.default_rng([n, 4])
+        start = {name: c * 10 ** rng.uniform(-1, 1) for name, c in zip(NAMES, (0.1, 0.05, 0.03, 0.05), strict=True)}
+        yield f"{p.name}/{n}", lambda p=p, start=start: one(p.slow[1], p.params, start=start)
+
+
+def _noisy(given, fraction, slow=False, draws=None):
+    draws = draws or given.draws
+    for _, draw, p in developed.patterns(given.size, given.patterns, draws, given.cache, settled=not slow):
+        state = p.slow if slow else p.steady
+
+        def row(p=p, state=state, draw=draw):
+            v = eight_bits(state[1]) if fraction == 0 else with_noise(state[1], fraction, draw)
+            sigma = 1 / 255 / np.sqrt(12) if fraction == 0 else fraction * state[1].max()
+            rate = p.slow_rate if slow else p.steady_rate
+            return {**one(v, p.params), "bound": bound(state, p.params, sigma), "rate": rate}
+
+        yield f"{p.name}/{draw}", row
+
+
+def steady_1(given):
+    yield from _noisy(given, 0.01)
+
+
+def steady_5(given):
+    yield from _noisy(given, 0.05)
+
+
+def steady_8_bit(given):
+    yield from _noisy(given, 0.0)
+
+
+def slow_1(given):
+    yield from _noisy(given, 0.01, slow=True, draws=min(3, given.draws))
+
+
+def _partial(given, make):
+    """0.1 % noise on the steady patterns of the first draw; make(v, params) gives (data, options)."""
+    for _, draw, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=True):
+        data, options = make(with_noise(p.steady[1], 1e-3, draw), p.params)
+        yield p.name, lambda p=p, data=data, options=options: one(data, p.params, **options)
+
+
+def hole(given):
+    def make(v, params):
         n = len(v)
         mask = np.ones(v.shape, dtype=bool)
         mask[n // 4 : n // 2, n // 3 : n // 3 + n // 4] = False
-        ratio = params["Du"] / params["Dv"]
-        trials = {
-            "hole": (v, {"mask": mask}),
-            "crop": (v[3:-3, 4:-2], {"boundary": "cropped"}),
-            "every second": (v[::2, ::2], {"subsample": 2}),
-            "offset": (v + 0.03, {"offset": True}),
-            "gain, Du/Dv known": (v / v.max(), {"scale": None, "known": {"Du/Dv": ratio}}),
-        }
-        for label, (data, options) in trials.items():
-            row = one(data, params, **options)
-            show(label, name, row)
-            more.setdefault(label, []).append(row)
-        row = one(v / v.max(), params, scale=None)
-        F, s = params["F"], params["F"] + params["k"]
-        expected = {"Du/F": params["Du"] / F, "Dv/sqrt(F)": params["Dv"] / F**0.5, "(F+k)/sqrt(F)": s / F**0.5}
-        off = {key: row["combinations"][key][0] / value - 1 for key, value in expected.items()} if row["success"] else {}
-        print(f"gain       {name:28s} combinations, error %: {({k: round(100 * e, 4) for k, e in off.items()})}")
-        more.setdefault("gain", []).append({**row, "off": off})
-    for label, each in more.items():
-        if label == "gain":
-            figures["gain: combinations within 1 %"] = all(r["off"] and max(map(abs, r["off"].values())) < 0.01 for r in each)
-        else:
-            figures[f"{label}: within 1 %"] = all(r["success"] and max(map(abs, r["errors"])) < 0.01 for r in each)
-    return {"summary": found, "rows": rows, "more": more}, figures
+        return v, {"mask": mask}
+
+    yield from _partial(given, make)
 
 
-def part_6(size, quick):
-    rng = np.random.default_rng(6)
-    i, j = np.mgrid[:size, :size]
-    images = {}
-    for n in range(2 if quick else 20):
-        m = int(rng.integers(3, size // 6))
-        level, swing = rng.uniform(0.1, 0.4), rng.uniform(0.02, 0.15)
-        wave = np.sin(2 * np.pi * (m * i + int(rng.integers(0, 3)) * j) / size)
-        noise = rng.standard_normal((size, size))
-        images[f"uniform {n}"] = np.full((size, size), level) + (0.01 * noise if n % 2 else 0.0)
-        images[f"noise {n}"] = rng.random((size, size)) if n % 2 else noise
-        images[f"stripes {n}"] = level + swing * wave
-        images[f"stripes, noise {n}"] = level + swing * wave + 0.01 * swing * noise
-        images[f"square stripes {n}"] = np.round(255 * (level + swing * np.tanh(4 * wave))) / 255
-    params = {"Du": 0.5, "Dv": 20.0, "a": 0.1, "b": 0.9, "gamma": 1.0}
-    sim = rd.Simulation("schnakenberg", rd.Grid((size, size)), dt=0.01, stability="off", threads=1)
-    y = sim.run(sim.initial_state("noise", rng=1, params=params), params, steps=6000).final
-    for name, field in zip("uv", y, strict=True):
-        images[f"schnakenberg {name}"] = 0.35 * field / field.max()
-        images[f"schnakenberg {name}, noise"] = 0.35 * field / field.max() + 0.003 * rng.standard_normal(field.shape)
-    wrong = []
-    for name, image in images.items():
-        fit = invert(image)
-        if fit.success:
-            wrong.append(name)
-        print(f"refusal    {name:28s} {'ACCEPTED ' + str(fit.params) if fit.success else fit.message[:100]}", flush=True)
-    print(f"accepted: {len(wrong)} of {len(images)}")
-    return {"accepted": wrong, "images": len(images)}, {"no wrong number presented as a success": not wrong}
+def crop(given):
+    yield from _partial(given, lambda v, params: (v[3:-3, 4:-2], {"boundary": "cropped"}))
+
+
+def every_second(given):
+    yield from _partial(given, lambda v, params: (v[::2, ::2], {"subsample": 2}))
+
+
+def offset(given):
+    yield from _partial(given, lambda v, params: (v + 0.03, {"offset": True}))
+
+
+def gain_known_ratio(given):
+    yield from _partial(
+        given, lambda v, params: (v / v.max(), {"scale": None, "known": {"Du/Dv": params["Du"] / params["Dv"]}})
+    )
+
+
+def gain(given):
+    for _, draw, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=True):
+
+        def row(p=p, draw=draw):
+            v = with_noise(p.steady[1], 1e-3, draw)
+            found = one(v / v.max(), p.params, scale=None)
+            Du, Dv, F, k = (p.params[name] for name in NAMES)
+            truth = {"Du/F": Du / F, "Dv/sqrt(F)": Dv / F**0.5, "(F+k)/sqrt(F)": (F + k) / F**0.5}
+            if found["success"]:
+                reached = [(*found["combinations"][name], value) for name, value in truth.items()]
+                found["errors"] = [got / value - 1 for got, _, value in reached]
+                found["scores"] = [(got - value) / error for got, error, value in reached]
+            return found
+
+        yield p.name, row
+
+
+def big(given):
+    """512 x 512 in a process of its own, for its peak memory."""
+    size = 64 if given.quick else 512
+    for name in ("well-worms", "reference") if not given.quick else ("well-worms",):
+        for kind in ("clean", "noise"):
+
+            def row(name=name, kind=kind):
+                options = ["--one", name, kind, "--size", str(size), "--cache", str(given.cache)]
+                done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
+                return json.loads(done.stdout.splitlines()[-1])
+
+            yield f"{name}/{kind}", row
+
+
+def one_with_memory(given):
+    """What `big` runs: a fit and the peak of resident memory, GiB."""
+    name, kind = given.one
+    p = developed.pattern(given.size, developed.PRESETS.index(name), 0, given.cache)
+    warm_up()
+    row = one(with_noise(p.slow[1], 0.01, 0) if kind == "noise" else p.slow[1], p.params)
+    return {**row, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+def refusals(given):
+    size = min(given.size, 96)
+    for name, image in impostors(size, 4 if given.quick else 17):
+
+        def row(image=image):
+            fit = invert(image)
+            return {"success": fit.success, "message": fit.message, "params": fit.params}
+
+        yield name, row
+
+
+# Figures: each from the rows of its case, as (text, met)
+
+
+def _good(rows):
+    return [row for row in rows if row["success"]]
+
+
+def _largest(rows):
+    return max((max(map(abs, row["errors"])) for row in _good(rows)), default=float("inf"))
+
+
+def _share(rows, test):
+    return sum(1 for row in rows if row["success"] and test(row)) / max(len(rows), 1)
+
+
+def _one_percent(row):
+    return max(map(abs, row["errors"])) <= 0.01
+
+
+def _inside_bound(row):
+    return all(abs(e) <= max(0.01, 3 * b) for e, b in zip(row["errors"], row["bound"], strict=True))
+
+
+def _inside_own(row):
+    return all(abs(e) <= max(0.01, 3 * s) for e, s in zip(row["errors"], row["stderr"], strict=True))
+
+
+def _inside_scores(row):
+    return max(map(abs, row["scores"])) <= 3.0
+
+
+def _rms(rows):
+    z = np.array([row["scores"] for row in _good(rows)])
+    return np.sqrt(np.mean(z**2, axis=0)) if len(z) else np.full(4, np.inf)
+
+
+def _times(rows):
+    t = sorted(row["seconds"] for row in rows)
+    return f"{np.median(t):.1f} s (slowest {t[-1]:.1f})"
+
+
+def _counts(rows):
+    refused = len(rows) - len(_good(rows))
+    return f"{len(rows)} runs" + (f", {refused} refused" if refused else "")
+
+
+def figure_clean(rows, keyed):
+    reference = keyed.get("reference/0")
+    worst = 100 * max(map(abs, reference["errors"])) if reference and reference["success"] else float("inf")
+    seconds = reference["seconds"] if reference else float("inf")
+    text = f"reference worst {worst:.4f} % in {seconds:.2f} s; all patterns worst {100 * _largest(rows):.4f} %"
+    return text, worst <= 0.01 and seconds <= 1.0
+
+
+def figure_starts(rows, keyed):
+    share = _share(rows, _one_percent)
+    return f"{100 * share:.1f} % arrive, worst error {100 * _largest(rows):.3f} %", share == 1.0
+
+
+def figure_noise(rows, keyed, least=0.95, inside=_inside_bound, most=20.0, rms=True):
+    share, z = _share(rows, inside), _rms(rows)
+    e = [100 * max(map(abs, row["errors"])) for row in _good(rows)]
+    slowest = max(row["seconds"] for row in rows)
+    text = (
+        f"{100 * share:.1f} % within, median error {np.median(e):.2f} %, worst {max(e):.2f} %, rms score "
+        f"{' '.join(f'{x:.2f}' for x in z)}, all scores <= 3 in {100 * _share(rows, _inside_scores):.1f} %, "
+        f"{_times(rows)}"
+    )
+    return text, share >= least and slowest <= most and (not rms or bool(np.all((z >= RMS[0]) & (z <= RMS[1]))))
+
+
+def figure_slow(rows, keyed):
+    return figure_noise(rows, keyed, least=0.9, inside=_inside_own)
+
+
+def figure_8_bit(rows, keyed):
+    text, met = figure_noise(rows, keyed, rms=False)
+    z = np.array([row["scores"] for row in _good(rows)])
+    share = float(np.mean(np.abs(z) <= 3.0)) if len(z) else 0.0
+    return f"{text}; {100 * share:.1f} % of single scores <= 3", met and share >= 0.95
+
+
+def figure_5(rows, keyed):
+    text, _ = figure_noise(rows, keyed, rms=False)
+    e = [max(map(abs, row["errors"])) for row in _good(rows)]
+    return text, _share(rows, _inside_scores) >= 0.95 and float(np.median(e)) <= 0.015
+
+
+def figure_percent(rows, keyed):
+    text = f"{100 * _share(rows, _one_percent):.1f} % within 1 %, worst {100 * _largest(rows):.2f} %, {_times(rows)}"
+    return text, _share(rows, _one_percent) == 1.0
+
+
+def figure_big(rows, keyed):
+    memory = max(row["memory"] for row in rows)
+    slowest = max(row["seconds"] for row in rows)
+    text = f"worst error {100 * _largest(rows):.3f} %, slowest {slowest:.0f} s, peak memory {memory:.2f} GiB"
+    return text, _share(rows, _one_percent) == 1.0 and slowest <= 180 and memory <= 4.0
+
+
+def figure_refusals(rows, keyed):
+    wrong = [key for key, row in keyed.items() if row["success"]]
+    return f"{len(wrong)} accepted{': ' + ', '.join(wrong) if wrong else ''}", not wrong
+
+
+CASES = {
+    "clean": (clean, figure_clean, "1: one snapshot stopped at 5e-5, reference within 0.01 %, 1 s"),
+    "starts": (starts, figure_starts, "1: 200 random starts over two decades, 100 %"),
+    "steady-1": (steady_1, figure_noise, "2: 1 % noise, 95 % within, rms score 0.8 .. 1.25, 20 s"),
+    "steady-8-bit": (steady_8_bit, figure_8_bit, "2: 8 bit, 95 % within, 95 % of scores <= 3, 20 s"),
+    "steady-5": (steady_5, figure_5, "2: 5 % noise, 95 % within 3 standard errors, median error 1.5 %"),
+    "big": (big, figure_big, "2: 512 x 512, 180 s, 4 GiB"),
+    "slow-1": (slow_1, figure_slow, "3: stopped at 5e-5, 1 % noise, 90 % within (own), rms score 0.8 .. 1.25, 20 s"),
+    "hole": (hole, figure_percent, "3: hole of 6 %, 0.1 % noise, 1 %"),
+    "crop": (crop, figure_percent, "3: crop, 0.1 % noise, 1 %"),
+    "every-second": (every_second, figure_percent, "3: every second pixel, 0.1 % noise, 1 %"),
+    "offset": (offset, figure_percent, "3: unknown offset, 0.1 % noise, 1 %"),
+    "gain": (gain, figure_percent, "3: unknown gain, combinations, 0.1 % noise, 1 %"),
+    "gain-ratio": (gain_known_ratio, figure_percent, "3: unknown gain, Du/Dv known, 0.1 % noise, 1 %"),
+    "refusals": (refusals, figure_refusals, "6: 100 images that are no such pattern, 0 accepted"),
+}
+
+
+def warm_up():
+    """Compile and load what every fit needs."""
+    i, j = np.mgrid[:32, :32] / 32
+    invert(0.2 + 0.1 * np.sin(2 * np.pi * (2 * i + j)) * np.cos(2 * np.pi * (i - 3 * j)))
+
+
+def load(path):
+    """{(case, size, key): row} of a file of JSON lines."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = (json.loads(line) for line in lines)
+    return {(row["case"], row["size"], row["key"]): row for row in rows}
+
+
+def run(name, given, done, deadline):
+    """Make the missing rows of a case; False if the time ran out."""
+    for key, make in CASES[name][0](given):
+        if (name, given.size, key) in done:
+            continue
+        if time.monotonic() > deadline:
+            return False
+        row = {"case": name, "size": given.size, "key": key, "version": given.version, **make()}
+        done[name, given.size, key] = row
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(name, key, describe(row), flush=True)
+    return True
+
+
+def describe(row):
+    """A row in short."""
+    if not row["success"]:
+        return f"refused: {row['message'][:100]}"
+    if "errors" not in row:
+        return f"ACCEPTED {row['params']}"
+    errors = " ".join(f"{100 * e:8.4f}" for e in row["errors"])
+    return f"error % {errors}   z {' '.join(f'{z:5.1f}' for z in row['scores'])}   {row['seconds']:6.1f} s"
+
+
+def report(given, done):
+    """Print a line for each case that has rows; whether all are met."""
+    fine = True
+    for name, (_, figure, title) in CASES.items():
+        keyed = {key: row for (case, size, key), row in done.items() if case == name and size == given.size}
+        if keyed:
+            rows = list(keyed.values())
+            text, met = figure(rows, keyed)
+            fine &= bool(met)
+            print(f"{'met   ' if met else 'MISSED'} {name} | {title} | {_counts(rows)}: {text}")
+    return fine
+
+
+def version():
+    """The commit, with a + if files differ from it."""
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+"], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return rd.__version__
+    return done.stdout.strip()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="64x64, 4 patterns, one draw")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--patterns", type=int)
-    parser.add_argument("--draws", type=int)
-    parser.add_argument("--parts", default="1,2,3,6")
-    parser.add_argument("--out", default="inversion_suite.json")
-    parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "adjoint_rd_inversion_cases"))
+    parser.add_argument("--case", default=",".join(CASES), help="comma-separated: " + ", ".join(CASES))
+    parser.add_argument("--quick", action="store_true", help="4 patterns, one draw, 20 starts")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--patterns", type=int, default=0, help="recipes a draw, by default 12")
+    parser.add_argument("--draws", type=int, default=0, help="by default 5")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no fit after so long")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, default=Path("inversion_suite.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "adjoint_rd_inversion_patterns")
+    parser.add_argument("--one", nargs=2, metavar=("PATTERN", "KIND"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    size = given.size or (64 if given.quick else 128)
-    draws = given.draws or (1 if given.quick else 5)
-    cache = Path(given.cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    parts = given.parts.split(",")
-    cases = develop(size, cache, given.patterns or (4 if given.quick else 12)) if set(parts) - {"6"} else []
-    results, figures = {"size": size}, {}
-    for part in parts:
-        run = {
-            "1": lambda: part_1(cases, given.quick),
-            "2": lambda: part_2(cases, given.quick, draws),
-            "3": lambda: part_3(cases, given.quick, draws),
-            "6": lambda: part_6(size, given.quick),
-        }[part]
-        results[part], new = run()
-        figures.update(new)
-        if "summary" in results[part]:
-            print(json.dumps(results[part]["summary"], indent=1))
-    results["figures"] = {name: bool(met) for name, met in figures.items()}
-    Path(given.out).write_text(json.dumps(results, indent=1), encoding="utf-8")
-    print()
-    for name, met in figures.items():
-        print(f"{'met   ' if met else 'FAILED'}  {name}")
-    return 0 if all(figures.values()) else 1
+    given.patterns = given.patterns or (4 if given.quick else 12)
+    given.draws = given.draws or (1 if given.quick else 5)
+    given.version = version()
+    if given.one:
+        print(json.dumps(one_with_memory(given)))
+        return 0
+    names = given.case.split(",")
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        parser.error(f"--case has {', '.join(unknown)}; there are {', '.join(CASES)}")
+    done = load(given.out)
+    if not given.report:
+        warm_up()
+        deadline = time.monotonic() + 60 * given.minutes
+        if not all(run(name, given, done, deadline) for name in names):
+            print("the time ran out; run again to go on")
+    return 0 if report(given, done) else 1
 
 
 if __name__ == "__main__":
