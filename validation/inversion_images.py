@@ -6,8 +6,10 @@ import adjoint_rd as rd
 
 
 def impostors(size, each):
-    """Yield (name, image): `each` of uniform, noise, painted stripes, stripes with noise, rounded square stripes, spots,
-    and patterns of Schnakenberg's model."""
+    """Yield (name, image): `each` of uniform, noise, stripes with and without noise, rounded square stripes, blobs.
+
+    Then patterns of Schnakenberg's model.
+    """
     rng = np.random.default_rng(6)
     i, j = np.mgrid[:size, :size]
     for n in range(each):

@@ -1,7 +1,7 @@
 """Gray-Scott patterns of known parameters for the inversion suite, developed once and kept on disk.
 
-A recipe is a preset or a random truth; a draw is another random initial state of the same recipe. Every pattern is stored twice:
-stopped when max |y_t| = 5e-5 ("slow") and run on to 1e-8 ("steady", as far as it comes).
+A recipe is a preset or a random truth; a draw is another random initial state of the same recipe. Every pattern is
+stored twice: stopped when max |y_t| = 5e-5 ("slow") and run on to 1e-8 ("steady", as far as it comes).
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def recipes(size):
 
 
 def pattern(size, recipe, draw, cache: Path):
-    """The pattern of a recipe (its number) and a draw, or None if it died or never came to rest for every seed tried."""
+    """The pattern of a recipe (its number) and a draw, or None if it died or kept moving for every seed tried."""
     name, params, initial = recipes(size)[recipe]
     path = cache / f"{size}-{name}-{draw}.npz"
     if not path.exists():

@@ -5,18 +5,18 @@
     python validation/inversion_suite.py --size 64 --quick      few patterns, one draw
     python validation/inversion_suite.py --report               only the lines, from what is in --out
 
-Each fit is one line of JSON in --out; a fit that is already there is not repeated, so a run that was interrupted goes on where it
-stopped. 'seconds' is the processor time of one thread after a warm-up, what a fit takes on a quiet machine. "Within"
-means: all four parameters within 1 % or within 3 Cramer-Rao standard errors at the truth where those are larger, for
-"own" within 3 of the fit's standard errors.
+Each fit is one line of JSON in --out; a fit that is already there is not repeated, so a run that was interrupted goes
+on where it stopped. 'seconds' is the processor time of one thread after a warm-up, what a fit takes on a quiet machine.
+"Within" means: all four parameters within 1 % or within 3 Cramer-Rao standard errors at the truth where those are
+larger, for "own" within 3 of the fit's standard errors.
 The exit status is 1 if a figure is missed.
 """
 
-# ruff: noqa: E402, E501, B007
 import os
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import argparse
 import json
@@ -92,7 +92,7 @@ def eight_bits(v):
 
 
 def clean(given):
-    for recipe, draw, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=False):
+    for _, draw, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=False):
         yield f"{p.name}/{draw}", lambda p=p: one(p.slow[1], p.params)
 
 
