@@ -27,6 +27,10 @@ from .errors import InputError
 MOST_BYTES = 4 * 2**30  # of the arrays of an archive, and of an observation in float64
 
 
+class DamagedError(InputError):
+    """A file is truncated, changed, or none of ours."""
+
+
 @contextmanager
 def replacing(path: Path, keep_previous: bool = False) -> Iterator[Any]:
     """A binary file beside `path` that takes its place when all is written, and is removed if that fails.
@@ -136,14 +140,16 @@ def read_archive(path: Path, kind: str, version: int) -> tuple[dict[str, Any], d
 
     Raises
     ------
+    DamagedError
+        If the file is truncated, changed or of another kind.
     InputError
-        If the file is truncated, changed, of another kind or of another version.
+        If it is of another version, or unpacks to far too much.
     """
     with open_npz(path) as archive:
         header = read_header(path, archive, kind, version)
         if header is None:
             holds = ", ".join(archive.files) or "nothing"
-            raise InputError(f"{path} is an .npz file, but not one of {kind} (it holds {holds}).")
+            raise DamagedError(f"{path} is an .npz file, but not one of {kind} (it holds {holds}).")
         return header, read_arrays(path, archive, header)
 
 
@@ -173,11 +179,11 @@ def read_arrays(path: Path, archive: Any, header: Mapping[str, Any]) -> dict[str
         for name, about in header["arrays"].items():
             arrays[name] = archive[name]
             if _sha256(arrays[name]) != about["sha256"]:
-                raise InputError(
+                raise DamagedError(
                     f"{path}: the array {name!r} is not what was written (its SHA-256 differs); use another copy."
                 )
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is incomplete: {error!r}. Use another copy.") from None
+        raise DamagedError(f"{path} is incomplete: {error!r}. Use another copy.") from None
     return arrays
 
 
@@ -185,18 +191,20 @@ def read_arrays(path: Path, archive: Any, header: Mapping[str, Any]) -> dict[str
 def open_npz(path: Path) -> Iterator[Any]:
     """An .npz file opened without unpickling, its faults as `InputError`."""
     damaged = f"{path} is not a readable .npz file (truncated, damaged, or of another kind)"
+    if not path.exists():
+        raise DamagedError(f"there is no file {path}.")
     try:
         if not zipfile.is_zipfile(path):
-            raise InputError(f"{damaged}.")
+            raise DamagedError(f"{damaged}.")
         _check_unpacked_size(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             yield archive
     except InputError:
         raise
     except (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{damaged}: {error}") from None
+        raise DamagedError(f"{damaged}: {error}") from None
     except (zipfile.BadZipFile, zlib.error, SyntaxError, OverflowError, MemoryError) as error:
-        raise InputError(f"{damaged}: {error}") from None
+        raise DamagedError(f"{damaged}: {error}") from None
 
 
 def _check_unpacked_size(path: Path) -> None:

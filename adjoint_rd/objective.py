@@ -128,6 +128,21 @@ class Objective:
         y0 = values.pop("initial", self.y0)
         return [(self.sim, y0, values, self.steps)]
 
+    def describe(self) -> dict[str, Any]:
+        """What the objective is of, in JSON's types: a checkpoint of another one is refused."""
+        sim = self.sim
+        return {
+            "model": sim.model.name,
+            "grid": str(sim.grid),
+            "dt": sim.dt,
+            "scheme": sim.scheme_name,
+            "dtype": sim.dtype.name,
+            "steps": self.steps,
+            "window": self.window,
+            "free": list(self.free),
+            "transform": [repr(self.transforms[name]) for name in self.free],
+        }
+
     # Parameters <-> vector
 
     def _check_free(
@@ -451,8 +466,9 @@ class Objective:
     def _at(self, x: np.ndarray, what: str, function: Callable[[np.ndarray], Any]) -> tuple[Any, _Anchor | None]:
         """`function` at x, or at the anchor that stands for x; with the last result kept."""
         key = x.tobytes()
-        if what in self._memo and self._memo[what][0] == key:
-            return self._memo[what][1]
+        last = self._memo.get(what)  # read once: another thread may replace it
+        if last is not None and last[0] == key:
+            return last[1]
         found = self._find(x, function)
         self._memo[what] = (key, found)
         return found
@@ -550,6 +566,10 @@ class SumObjective:
     def runs(self, x: Any) -> list[tuple[Simulation, np.ndarray, dict[str, Any], int]]:
         """As `Objective.runs`, of all."""
         return [run for each in self.objectives for run in each.runs(x)]
+
+    def describe(self) -> dict[str, Any]:
+        """As `Objective.describe`, of all."""
+        return {f"objective {n}": each.describe() for n, each in enumerate(self.objectives)}
 
     def unpack(self, x: Any) -> dict[str, Any]:
         """As `Objective.unpack` of the first objective."""

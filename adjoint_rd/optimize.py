@@ -29,6 +29,7 @@ import inspect
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -38,7 +39,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from .errors import AdjointRDError, CheckpointError, InputError, check_choice, check_count
+from . import files
+from .errors import AdjointRDError, CheckpointError, InputError, as_real, check_choice, check_count
 from .guards import Limit, default_guards, first_alarm
 
 __all__ = ["METHODS", "Trial", "adaptive", "minimize"]
@@ -46,7 +48,7 @@ __all__ = ["METHODS", "Trial", "adaptive", "minimize"]
 METHODS = ("gd", "momentum", "adam", "bb", "lbfgs")
 FIRST_MOVE = 0.1  # what the first step changes x by, at most, when no learning rate is given
 ADAM_RATE = 0.02
-FORMAT = 1  # of checkpoint files
+FILE_FORMAT, FILE_VERSION = "adjoint_rd.minimize", 2
 
 STATUS = {
     0: "Converged: the projected gradient is at most tol.",
@@ -265,11 +267,11 @@ def minimize(
     guard_every : int
         Steps between their looks.
     checkpoint : path, optional
-        A file (.npz, arrays and JSON) of the last whole iteration, replaced every `checkpoint_every` iterations and at
-        the end.
+        A file of the last whole iteration (see `adjoint_rd.files`), replaced every `checkpoint_every` iterations and at
+        the end. The one before it stays, with ``.previous`` added to its name.
     resume : bool
-        Continue from `checkpoint` if that file is there. The numbers are those of an uninterrupted run, to the last
-        bit.
+        Continue from `checkpoint` if that file is there, or from the one before it if it is damaged. The numbers are
+        those of an uninterrupted run, to the last bit.
     shrink, backtrack, grow, jump, max_shrinks, max_jumps, patience, min_scale, max_scale
         See the module. `shrink` is for abnormal trials, `backtrack` for those that are too high. `max_scale` is 1 by
         default, and 1e6 for gd and momentum when no learning rate is given.
@@ -323,15 +325,14 @@ def minimize(
         tol=_number("tol", tol, -1e-300, math.inf),
         stochastic=bool(stochastic),
     )
-    x0 = np.array(x0, dtype=np.float64)
-    if x0.ndim != 1 or not x0.size or not np.isfinite(x0).all():
-        raise InputError(f"x0 of shape {x0.shape} must be a vector of finite numbers.")
+    x0 = _check_x0(x0)
     function = _Function(fun, abnormal, guards, check_count("guard_every", guard_every, 1))
     if rise is None and options.stochastic and not callable(getattr(function.owner, "begin", None)):
         options = replace(options, rise=1.0)
     elif rise is None and function.windowed:
         options = replace(options, rise=0.02)
     low, high = _check_bounds(function.bounds if bounds is None else bounds, x0.size)
+    _check_inside(x0, low, high)
     loop = _Loop(function, options, low, high, judge, check_count("judge_every", judge_every, 1))
     file = None if checkpoint is None else Path(checkpoint)
     check_count("checkpoint_every", checkpoint_every, 1)
@@ -395,6 +396,8 @@ class _Function:
         self.abnormal = abnormal
         self.windowed = getattr(owner, "window", None) is not None
         self.bounds = getattr(owner, "bounds", None)
+        describe = getattr(owner, "describe", None)
+        self.problem = describe() if callable(describe) else None  # what a checkpoint must be of
         self.count = 0
         self.guards = _check_guards(guards, owner)
         self.guard_every = guard_every
@@ -452,6 +455,8 @@ class _Loop:
         self.judge, self.judge_every = judge, judge_every
         self.trials: list[Trial] = []
         self.history: dict[str, list[float]] = {"value": [], "scale": [], "gradient": []}
+        self.owns_file = False  # whether the checkpoint file is of this run
+        self.saved: _State | None = None  # what it holds
 
     def project(self, x: np.ndarray) -> np.ndarray:
         return np.clip(x, self.low, self.high)
@@ -467,7 +472,8 @@ class _Loop:
     ) -> OptimizeResult:
         state: _State | None = None
         try:
-            state = self._load(file, x0) if resume and file is not None and file.exists() else self._first(x0)
+            there = file is not None and self._prepare(file, resume)
+            state = self._load(file, x0) if there else self._first(x0)  # type: ignore[arg-type]
             status = 1
             while state.iteration < maxiter:
                 if not self.options.stochastic and self.slope(state) <= self.options.tol:
@@ -679,7 +685,26 @@ class _Loop:
 
     # Files
 
+    def _prepare(self, file: Path, resume: bool) -> bool:
+        """Check, before anything is computed, that checkpoints can be written; return whether there is one to load."""
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"checkpoint={str(file)!r}: cannot write there ({error.strerror or error}). Give another folder."
+            ) from None
+        if file.is_dir():
+            raise InputError(f"checkpoint={str(file)!r} is a folder; give the name of a file.")
+        if not resume:
+            return False
+        files.remove_leftovers(file)
+        return file.exists() or files.previous(file).exists()
+
     def _save(self, file: Path, state: _State) -> None:
+        if state is self.saved:
+            return
         arrays = {
             "x": state.x,
             "gradient": state.gradient,
@@ -692,35 +717,23 @@ class _Loop:
             name: getattr(state, name)
             for name in ("value", "iteration", "scale", "successes", "skips", "rate", "nfev", "trials", "recent")
         }
-        text = json.dumps(
-            {
-                "format": FORMAT,
-                "options": asdict(self.options),
-                "state": scalars,
-                "best": {"value": state.best.value, "iteration": state.best.iteration},
-                "trials": [list(vars(trial).values()) for trial in self.trials[: state.trials]],
-            }
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-        try:
-            with open(temporary, "wb") as stream:
-                np.savez(stream, json=np.frombuffer(text.encode(), np.uint8), **arrays)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        content = {
+            "options": asdict(self.options),
+            "problem": self.function.problem,
+            "state": scalars,
+            "best": {"value": state.best.value, "iteration": state.best.iteration},
+            "trials": [list(vars(trial).values()) for trial in self.trials[: state.trials]],
+        }
+        # A file of an earlier run is no generation of this one.
+        files.write_archive(file, FILE_FORMAT, FILE_VERSION, content, arrays, keep_previous=self.owns_file)
+        if not self.owns_file:
+            files.previous(file).unlink(missing_ok=True)
+        self.owns_file, self.saved = True, state
 
     def _load(self, file: Path, x0: np.ndarray) -> _State:
+        said, arrays = self._read(file)
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            said = json.loads(arrays.pop("json").tobytes().decode())
-            if said["format"] != FORMAT:
-                raise CheckpointError(f"{file} has format {said['format']}; this version reads {FORMAT}.")
-            saved = said["options"]
+            saved, problem = said["options"], said["problem"]
             state = _State(
                 x=arrays["x"],
                 gradient=arrays["gradient"],
@@ -730,15 +743,10 @@ class _Loop:
             )
             self.trials = [Trial(*entry) for entry in said["trials"]]
             self.history = {name: arrays[f"history_{name}"].tolist() for name in self.history}
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
-            raise CheckpointError(
-                f"{file} is not a checkpoint of minimize: {error}. Delete it to start anew."
-            ) from error
-        mine = json.loads(json.dumps(asdict(self.options)))
-        different = [name for name in mine if mine[name] != saved.get(name)]
-        if different or state.x.shape != x0.shape:
-            what = ", ".join(different) or f"x of shape {state.x.shape}, not {x0.shape}"
-            raise CheckpointError(f"{file} is of a run with other settings ({what}). Delete it, or use the same.")
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{file} is an incomplete checkpoint: {error!r}. Delete it to start anew.") from error
+        self._check_same(file, saved, problem, state.x.shape, x0.shape)
+        self.owns_file = True
         if not self.options.stochastic:
             # Objectives remember their last good point; and this shows whether it is the same problem.
             try:
@@ -752,6 +760,43 @@ class _Loop:
                     stacklevel=4,
                 )
         return state
+
+    def _read(self, file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The file's header and arrays, or those of the generation before it."""
+        try:
+            return files.read_archive(file, FILE_FORMAT, FILE_VERSION)
+        except (files.DamagedError, OSError) as error:
+            older = files.previous(file)
+            try:
+                found = files.read_archive(older, FILE_FORMAT, FILE_VERSION)
+            except (InputError, OSError):
+                raise CheckpointError(
+                    f"{file} is not a checkpoint of minimize: {error} Delete it to start anew."
+                ) from error
+            warnings.warn(f"{error} Continuing from the checkpoint before it, {older}.", stacklevel=5)
+            os.replace(older, file)  # else the next save would keep the damaged one
+            return found
+        except InputError as error:
+            raise CheckpointError(str(error)) from error
+
+    def _check_same(self, file: Path, saved: Any, problem: Any, shape: Any, x0_shape: Any) -> None:
+        """Raise a `CheckpointError` unless the file is of a run with these settings, of this problem."""
+        mine = json.loads(json.dumps(asdict(self.options)))
+        different = [name for name in mine if mine[name] != saved.get(name)]
+        here = json.loads(json.dumps(self.function.problem))
+        if problem is not None and here is not None:
+            keys = {**problem, **here}
+            different += [
+                f"{name} {problem.get(name)!r} there, {here.get(name)!r} here"
+                for name in keys
+                if problem.get(name) != here.get(name)
+            ]
+        if shape != x0_shape:
+            different.append(f"x of shape {shape}, not {x0_shape}")
+        if different:
+            raise CheckpointError(
+                f"{file} is of a run with other settings ({', '.join(different)}). Delete it, or use the same."
+            )
 
 
 # Helpers
@@ -780,26 +825,52 @@ def _check_guards(guards: Any, owner: Any) -> list[Any]:
     return found
 
 
+def _check_x0(x0: Any) -> np.ndarray:
+    given = np.asarray(x0)
+    if given.dtype.kind not in "iuf" or given.ndim != 1 or not given.size or not np.isfinite(given).all():
+        raise InputError(f"x0 of shape {given.shape} and dtype {given.dtype} must be a vector of finite numbers.")
+    return np.array(given, dtype=np.float64)
+
+
 def _check_bounds(bounds: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     if bounds is None:
         return np.full(n, -np.inf), np.full(n, np.inf)
     if hasattr(bounds, "lb"):
         low, high = np.broadcast_to(bounds.lb, (n,)).astype(float), np.broadcast_to(bounds.ub, (n,)).astype(float)
     else:
-        pairs = np.array(list(bounds), dtype=float)  # None becomes NaN
+        try:
+            pairs = np.array(list(bounds), dtype=float)  # None becomes NaN
+        except (TypeError, ValueError):
+            raise InputError(f"bounds={bounds!r} must be a pair (low, high) for each item of x.") from None
         if pairs.shape != (n, 2):
             raise InputError(f"bounds has shape {pairs.shape}; x has {n} items, each needs a pair (low, high).")
         low, high = (
             np.where(np.isnan(pairs[:, 0]), -np.inf, pairs[:, 0]),
             np.where(np.isnan(pairs[:, 1]), np.inf, pairs[:, 1]),
         )
-    if not np.all(low <= high):
-        raise InputError("bounds has a low end above its high end.")
+    wrong = np.flatnonzero(~(low <= high))
+    if wrong.size:
+        i = int(wrong[0])
+        raise InputError(f"bounds has a low end above its high end at index {i}: ({low[i]:g}, {high[i]:g}).")
     return low, high
 
 
+def _check_inside(x0: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    outside = np.flatnonzero((x0 < low) | (x0 > high))
+    if outside.size:
+        i = int(outside[0])
+        warnings.warn(
+            f"x0 is outside its bounds at {outside.size} of {x0.size} items, the first at index {i}: {x0[i]:g} is not "
+            f"in [{low[i]:g}, {high[i]:g}]. It is moved to the nearest point inside.",
+            stacklevel=3,
+        )
+
+
 def _number(name: str, value: Any, above: float, most: float, closed: bool = False) -> float:
-    number = float(value)
+    try:
+        number = as_real(value)
+    except (TypeError, OverflowError):
+        raise InputError(f"{name}={value!r} must be a number.") from None
     if not above < number <= most or (number == most and math.isinf(most) and not closed):
         raise InputError(
             f"{name}={value!r} must be above {max(above, 0.0) if above < 0 else above:g} and at most {most:g}."
