@@ -36,6 +36,8 @@ FIRST_WINDOW = 6  # frames
 WINDOW_ITERATIONS, WINDOW_PRODUCTS = 3, 25  # on windows before the last
 SPREAD = (0.2, 0.1)  # prior standard deviation of the first state, hidden and observed species, in units of their range
 SMOOTH = 1.5  # wavenumber times spacing where the prior's filter is a half
+VARIANCE_TOLERANCE = 0.01
+CLOSE = 0.2  # of a standard error: converged when no parameter changes by more
 FLOOR = 3e-4  # of the largest value: frames are not trusted to better
 REACH = 0.55  # of the stability limit, by the default dt
 
@@ -127,13 +129,12 @@ def invert(movie: Movie, log: Log) -> dict[str, Any]:
     params, first = begin.params, begin.first
     for R in movie.refine:
         try:
-            window, fit = _match(movie, R, params, first, sigma, log)
+            window, fit, covariance = _match(movie, R, params, first, sigma, log)
         except AdjointRDError as error:
             return refused(movie, f"the model does not run from the start that was found ({error})")
         refusal = movie_verdict.implausible(movie, window, fit)
         if refusal:
             return refused(movie, refusal)
-        covariance = fit.linear.covariance(0.01, 200)
         done.append((window, fit, covariance))
         params, first = window.params(fit.x), _coarse(window.first(fit.xi), R)
     return _result(movie, done, sigma, measured, log)
@@ -176,7 +177,7 @@ def _starts(movie: Movie, inner: tuple[str, ...]) -> list[dict[str, float]]:
 
 def _match(
     movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray, sigma: np.ndarray, log: Log
-) -> tuple[movie_fit.Window, movie_fit.MovieFit]:
+) -> tuple[movie_fit.Window, movie_fit.MovieFit, np.ndarray]:
     """Gauss-Newton on growing windows, on the grid R times finer."""
     grid = movie.grid
     if R > 1:
@@ -209,7 +210,15 @@ def _match(
         )  # fmt: skip
         fit = movie_fit.fit(window.shorter(length), x, xi, report=report, **options)
         x, xi = fit.x, fit.xi
-    return window, fit
+    assert fit.linear is not None
+    covariance = fit.linear.covariance(VARIANCE_TOLERANCE, 150)
+    small = CLOSE * np.sqrt(np.diag(covariance))
+    if fit.converged and np.any(np.abs(fit.change) > small):
+        fit = movie_fit.fit(
+            window, x, xi, most=4, products=80, tolerance=0.01, small=small, near=fit.linear, report=report
+        )
+    log("standard errors", **{name: float(s / CLOSE) for name, s in zip(movie.free, small, strict=True)})
+    return window, fit, covariance
 
 
 def _lengths(total: int) -> list[int]:

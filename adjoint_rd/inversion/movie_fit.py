@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AdjointRDError
-from ..losses import Linear, Trajectory
+from ..linearised import LinearisedRun
 from ..simulation import Simulation
 from ..sparse import Spectral
 
@@ -82,7 +82,7 @@ class Window:
         every: int = 1,
     ):
         self.sim, self.marks, self.data = sim, [int(mark) for mark in marks], data
-        self.weights = np.broadcast_to(weights, data.shape)
+        self.weights = np.broadcast_to(np.asarray(weights, dtype=np.float32), data.shape)
         self.species, self.free, self.fixed = species, free, dict(fixed)
         self.background = background
         self.every = (slice(None, None, every),) * sim.grid.ndim
@@ -91,6 +91,9 @@ class Window:
         self.filter = 1.0 / (1.0 + (self.spectral.lam / smooth**2) ** 2)
         self.spread = np.asarray(spread, dtype=np.float64).reshape(-1, *(1,) * sim.grid.ndim)
         self.count = int(np.count_nonzero(self.weights))
+        self.sim_for_products = Simulation(
+            sim.model, sim.grid, dt=sim.dt, scheme=sim.scheme_name, dtype="float32", stability="off"
+        )
         self.gap = int(np.gcd.reduce(self.marks)) if len(self.marks) > 1 else 1
 
     def shorter(self, frames: int) -> Window:
@@ -113,14 +116,15 @@ class Window:
         """The first state."""
         return self.background + self.smoothed(xi)
 
-    def _observed(self, states: np.ndarray) -> np.ndarray:
+    def observed(self, states: np.ndarray) -> np.ndarray:
+        """H of states (M, S, *grid)."""
         return states[(slice(None), list(self.species), *self.every)]
 
     def misfit(self, x: np.ndarray, xi: np.ndarray) -> np.ndarray:
         """W (H y - d), of the data's shape; raises if the run diverges."""
         run = self.sim.run(self.first(xi), self.params(x), steps=self.marks[-1], save_every=self.gap)
         states = run.states[[mark // self.gap for mark in self.marks]]
-        return (self._observed(states) - self.data) * self.weights
+        return (self.observed(states) - self.data) * self.weights
 
     def cost(self, m: np.ndarray, xi: np.ndarray) -> float:
         """J."""
@@ -128,45 +132,68 @@ class Window:
 
 
 class Linearised:
-    """A window's run linearised about one point: products with J_xi and J_x, and solves."""
+    """A window's run linearised about one point: products with J_xi and J_x, and solves, in float32.
 
-    def __init__(self, window: Window, x: np.ndarray, xi: np.ndarray):
-        self.window, self.y0, self.p = window, window.first(xi), window.params(x)
-        columns = [self._tangent(direction={name: self.p[name]}).ravel() for name in window.free]
-        self.Q, self.R = np.linalg.qr(np.stack(columns, axis=1))
-        self.directions: list[np.ndarray] = []
-        self.images: list[np.ndarray] = []  # of the directions under the matrix
+    Parameters
+    ----------
+    window : Window
+    x, xi : ndarray
+        The point.
+    near : Linearised, optional
+        About a point nearby: its directions precondition this one's solves, as a limited-memory preconditioner (S.
+        Gratton, A. Sartenaer, J. Tshimanga, SIAM J. Optim. 21 (2011) 912).
+    """
+
+    def __init__(self, window: Window, x: np.ndarray, xi: np.ndarray, near: Linearised | None = None):
+        self.window, self.p = window, window.params(x)
+        self.run = LinearisedRun(window.sim_for_products, window.first(xi), self.p, window.marks)
+        columns = [self._observed(self.run.forth({name: self.p[name]})) for name in window.free]
+        Q, self.R = np.linalg.qr(np.stack(columns, axis=1).astype(np.float64))
+        self.Q = np.ascontiguousarray(Q.T, dtype=np.float32)
+        self.directions = np.empty((0, xi.size), np.float32)
+        self.images = np.empty((0, xi.size), np.float32)  # of the directions under the matrix
+        self.count = 0
+        self.near = (near.directions[: near.count], near.images[: near.count]) if near is not None else None
         self.products = 0
 
-    def _tangent(self, **along: Any) -> np.ndarray:
-        window = self.window
-        found = window.sim.tangents_at(self.y0, self.p, window.marks, **along)
-        return window._observed(np.stack([each.tangent for each in found])) * window.weights
+    def _observed(self, states: np.ndarray) -> np.ndarray:
+        return (self.window.observed(states) * self.window.weights).ravel()
 
     def forth(self, xi: np.ndarray) -> np.ndarray:
         """J_xi xi as a vector."""
-        return self._tangent(initial=self.window.smoothed(xi)).ravel()
+        return self._observed(self.run.forth(initial=self.window.smoothed(xi)))
 
     def back(self, m: np.ndarray) -> np.ndarray:
         """J_xi^T m."""
         window = self.window
         seeds = m.reshape(window.data.shape) * window.weights
-        losses = {}
-        for mark, seed in zip(window.marks, seeds, strict=True):
-            full = np.zeros(self.y0.shape)
-            full[(list(window.species), *window.every)] = seed
-            losses[mark] = Linear(full)
-        gradient = window.sim.gradient(self.y0, self.p, Trajectory(losses), steps=window.marks[-1])
-        return window.smoothed(gradient.initial).ravel()
+        return window.smoothed(self.run.back(seeds, list(window.species), window.every)).ravel()
 
     def projected(self, m: np.ndarray) -> np.ndarray:
         """P m."""
-        return m - self.Q @ (self.Q.T @ m)
+        return m - (self.Q @ m) @ self.Q
 
     def product(self, xi: np.ndarray) -> np.ndarray:
         """(I + J_xi^T P J_xi) xi."""
         self.products += 1
         return xi + self.back(self.projected(self.forth(xi)))
+
+    def _preconditioned(self, r: np.ndarray) -> np.ndarray:
+        if self.near is None or not len(self.near[0]):
+            return r
+        D, A = self.near
+        along = D @ r
+        t = r - along @ A
+        return t + (along - A @ t) @ D
+
+    def _keep(self, d: np.ndarray, image: np.ndarray) -> None:
+        if self.count == len(self.directions):
+            room = max(32, self.count)
+            empty = np.empty((room, d.size), np.float32)
+            self.directions = np.concatenate([self.directions, empty])
+            self.images = np.concatenate([self.images, empty])
+        self.directions[self.count], self.images[self.count] = d, image
+        self.count += 1
 
     def solve(
         self, b: np.ndarray, tolerance: float, most: int, done: Callable[[np.ndarray], bool] | None = None
@@ -175,53 +202,56 @@ class Linearised:
 
         Stops at a residual of `tolerance` |b|, after `most` products, or when ``done(x)``.
         """
-        x = np.zeros_like(b)
-        r = b.copy()
-        for d, Ad in zip(self.directions, self.images, strict=True):
-            a = float(d @ r)
-            x += a * d
-            r -= a * Ad
+        b = np.asarray(b, dtype=np.float32)
+        along = self.directions[: self.count] @ b
+        x = along @ self.directions[: self.count]
+        r = b - along @ self.images[: self.count]
         size = tolerance * float(np.linalg.norm(b))
         for _ in range(most):
             if np.linalg.norm(r) <= size:
                 break
-            d = r.copy()
-            for other, image in zip(self.directions, self.images, strict=True):
-                d -= float(image @ r) * other
-            Ad = self.product(d)
-            length = float(np.sqrt(d @ Ad))
-            d, Ad = d / length, Ad / length
-            self.directions.append(d)
-            self.images.append(Ad)
-            a = float(d @ r)
-            x += a * d
-            r -= a * Ad
+            d = self._preconditioned(r)
+            for _ in range(2):  # once more for rounding
+                d = d - (self.images[: self.count] @ d) @ self.directions[: self.count]
+            image = self.product(d)
+            length = float(d @ image)
+            if not length > 0.0:  # rounding
+                break
+            d, image = d / np.sqrt(length), image / np.sqrt(length)
+            self._keep(d, image)
+            a = d @ r
+            x = x + a * d
+            r = r - a * image
             if done is not None and done(x):
                 break
         return x
 
     def step(self, m: np.ndarray, xi: np.ndarray, tolerance: float, most: int) -> tuple[np.ndarray, np.ndarray]:
         """The Gauss-Newton step (dx, dxi)."""
-        m = m.ravel()
+        m = m.ravel().astype(np.float32)
         dxi = self.solve(-(xi + self.back(self.projected(m))), tolerance, most)
-        return -np.linalg.solve(self.R, self.Q.T @ (m + self.forth(dxi))), dxi
+        dx = -np.linalg.solve(self.R, (self.Q @ (m + self.forth(dxi))).astype(np.float64))
+        return dx, dxi.astype(np.float64)
 
     def covariance(self, tolerance: float, most: int) -> np.ndarray:
-        """Of x, see the module. CG approaches it from below; it stops when the last ten products added less than
-        `tolerance` of each variance."""
-        P = self.Q.shape[1]
-        B = np.stack([self.back(self.Q[:, i]) for i in range(P)], axis=1)
-        inverse = np.linalg.inv(self.R)
+        """Of x, see the module.
+
+        Conjugate gradients approach it from below; they stop when the last ten products added less than `tolerance` of
+        a variance.
+        """
+        P = len(self.Q)
+        B = np.stack([self.back(row) for row in self.Q])
         inner = np.eye(P)
         for i in range(P):
             history: list[float] = []
 
             def done(z: np.ndarray, i: int = i, history: list[float] = history) -> bool:
-                history.append(1.0 + float(B[:, i] @ z))
+                history.append(1.0 + float(B[i] @ z))
                 return len(history) > 10 and history[-1] - history[-11] < tolerance * history[-1]
 
-            inner[:, i] += B.T @ self.solve(B[:, i], 1e-6, most, done)
+            inner[:, i] += B @ self.solve(B[i], 1e-5, most, done)
         inner = 0.5 * (inner + inner.T)
+        inverse = np.linalg.inv(self.R)
         return inverse @ inner @ inverse.T
 
 
@@ -237,7 +267,9 @@ class MovieFit:
     misfit : ndarray (M, O, *shape)
         In units of the noise.
     chi2 : float
-        Mean square of the misfit, corrected for nothing.
+        Mean square of the misfit.
+    change : ndarray
+        The last step of x.
     iterations, products : int
     converged : bool
     linear : Linearised or None
@@ -248,6 +280,7 @@ class MovieFit:
     xi: np.ndarray
     misfit: np.ndarray
     chi2: float
+    change: np.ndarray
     iterations: int = 0
     products: int = 0
     converged: bool = False
@@ -259,13 +292,14 @@ def fit(
     x: np.ndarray,
     xi: np.ndarray,
     *,
-    most: int = 12,
-    products: int = 60,
-    tolerance: float = 0.03,
-    small: float = 1e-3,
+    most: int,
+    products: int,
+    tolerance: float,
+    small: Any = 1e-3,
+    near: Linearised | None = None,
     report: Callable[[MovieFit], None] | None = None,
 ) -> MovieFit:
-    """Gauss-Newton with halved steps.
+    """Gauss-Newton with shortened steps.
 
     Parameters
     ----------
@@ -278,8 +312,10 @@ def fit(
         Of conjugate gradients in one iteration.
     tolerance : float
         Of the linear systems.
-    small : float
-        Converged when no logarithm changes by more.
+    small : float or ndarray
+        Converged when no logarithm's Gauss-Newton step is longer.
+    near : Linearised, optional
+        To precondition the first iteration; each later one is preconditioned by the one before.
     report : callable, optional
         Called after each iteration.
 
@@ -289,14 +325,15 @@ def fit(
         If the start itself diverges.
     """
     m = window.misfit(x, xi)
-    now = MovieFit(x, xi, m, float(np.vdot(m, m)) / window.count)
+    now = MovieFit(x, xi, m, float(np.vdot(m, m)) / window.count, np.full(x.size, np.inf), linear=near)
     cost = window.cost(m, xi)
     while now.iterations < most and not now.converged:
-        linear = Linearised(window, now.x, now.xi)
+        now.linear = linear = Linearised(window, now.x, now.xi, now.linear)
         dx, dxi = linear.step(now.misfit, now.xi, tolerance, products)
         now.iterations += 1
         now.products += linear.products
-        now.linear = linear
+        now.change = dx
+        now.converged = bool(np.all(np.abs(dx) < small))
         scale = min(1.0, MOST_MOVE / max(float(np.max(np.abs(dx), initial=0.0)), 1e-300))
         for _ in range(HALVINGS):
             try:
@@ -308,11 +345,9 @@ def fit(
                 break
             scale *= 0.4
         else:
-            now.converged = float(np.max(np.abs(dx), initial=0.0)) < small
             break
         now.x, now.xi, now.misfit, cost = now.x + scale * dx, now.xi + scale * dxi, m, there
         now.chi2 = float(np.vdot(m, m)) / window.count
-        now.converged = float(np.max(np.abs(dx), initial=0.0)) < small
         if report is not None:
             report(now)
     return now
