@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -21,7 +21,7 @@ from numba.core.errors import NumbaError
 
 from .errors import CheckpointError, InputError
 from .grid import Grid
-from .kernels.cpu import BLOCK, Geometry, Plan, Share, add_square_seed
+from .kernels.cpu import BLOCK, Geometry, Plan, Share, add_square_seed, all_finite
 from .models import Model
 from .schemes.compiled import time_loop
 
@@ -92,7 +92,7 @@ def _crew(process: int, helpers: int) -> _Crew:
 class Pair:
     """A state (or adjoint) and the buffer that the next step writes to; `current` says where it is now."""
 
-    def __init__(self, current: np.ndarray, other: np.ndarray):
+    def __init__(self, current: Any, other: Any):
         self.current = current
         self.other = other
 
@@ -162,7 +162,8 @@ class Executor:
         self.columns = grid.shape[-1]
         self.rows = grid.size // self.columns
         self.plane = grid.shape[1] if grid.ndim == 3 else self.rows
-        self.flat_shape = (S, self.rows, self.columns)
+        self.plane_shape = (self.rows, self.columns)
+        self.flat_shape: tuple[int, ...] = (S, *self.plane_shape)
         self.tiles = self.rows * -(-self.columns // BLOCK)
         axes = range(3 - grid.ndim, 3)  # numbered as in Geometry
         self.geometry = Geometry(
@@ -200,7 +201,7 @@ class Executor:
         self._buffers[name] = np.zeros(shape, self.dtype)
         return self._buffers[name]
 
-    def pair(self, name: str, initial: np.ndarray | None) -> Pair:
+    def pair(self, name: str, initial: Any) -> Pair:
         """A `Pair` of reused buffers, holding a copy of `initial`, or zero."""
         pair = Pair(self.buffer(name), self.buffer(name + "_other"))
         if initial is None:
@@ -208,6 +209,62 @@ class Executor:
         else:
             np.copyto(pair.current, initial.reshape(self.flat_shape))
         return pair
+
+    # What a backend with memory of its own does in another way
+
+    def copy(self, to: Any, of: Any) -> None:
+        """Copy a state; `of` may have the user's shape."""
+        np.copyto(to, of.reshape(self.flat_shape))
+
+    def look(self, state: Any) -> np.ndarray:
+        """A state in the user's shape, to be read only: (S, *shape)."""
+        return state.reshape(self._S, *self.grid.shape)
+
+    def result(self, state: Any, like: Any) -> Any:
+        """A copy of a state in the user's shape; `like` is what the user gave."""
+        return self.look(state).copy()
+
+    def add(self, adjoint: Any, seed: np.ndarray) -> None:
+        """adjoint += seed, an array of the user's shape."""
+        adjoint += seed.reshape(self.flat_shape)
+
+    def finite(self, state: Any) -> bool:
+        """Whether no value is NaN or infinite."""
+        return bool(all_finite(state.reshape(-1)))
+
+    def largest_change(self, x: Any, y: Any) -> float:
+        """max |x - y|."""
+        return float(np.max(np.abs(x - y)))
+
+    def saved(self, count: int, y0: Any) -> Any:
+        """An array for `count` states in the user's shape, the first of them y0."""
+        saved = np.empty((count, *y0.shape), self.dtype)
+        saved[0] = y0
+        return saved
+
+    def fill_run(
+        self, saved: np.ndarray, marks: Sequence[int], plan: Any, fielded: tuple[int, ...], progress: Any
+    ) -> Iterator[tuple[int, bool]]:
+        """Fill saved[1..] with the states at marks[1..] from saved[0]; yield (n, whether saved[n] is finite)."""
+        for n in range(1, len(marks)):
+            self.advance_into(saved[n], saved[n - 1], plan, fielded, marks[n] - marks[n - 1], progress)
+            yield n, self.finite(saved[n])
+
+    def memory_slots(self, name: str, count: int) -> MemorySlots:
+        """Room for checkpoints in memory."""
+        return MemorySlots(self.buffer(name, count))
+
+    def disk_slots(self) -> DiskSlots:
+        """Room for checkpoints in a file."""
+        return DiskSlots()
+
+    def available_bytes(self) -> float | None:
+        """Memory that a checkpoint schedule may use, None for what the machine has free."""
+        return None
+
+    def adopt(self, argument: str, array: Any) -> Any | None:
+        """A state that the user gave in the backend's own memory, None if it is in the host's."""
+        return None
 
     # Plans
 
@@ -227,12 +284,27 @@ class Executor:
         wall: tuple[float, ...] | None = None,
     ) -> Plan:
         """The numbers of one parameter set, and of a direction in parameter space for tangents."""
+        return Plan(
+            self.coefficients(params, fielded, wall),
+            self.direction(direction, fielded),
+            self._fields(params, fielded),
+            self._fields(direction, fielded),
+            self.plane,
+        )
+
+    def coefficients(
+        self, params: Mapping[str, Any], fielded: tuple[int, ...], wall: tuple[float, ...] | None
+    ) -> np.ndarray:
+        """The scalars of a parameter set, in the order that `Plan` tells."""
         model, h = self.model, self.h_diffusion
-        # The order that `Plan` tells.
         numbers = [self.h, *self._axis_ratios, self.dt]
         numbers += [h * params[name] for name in model.diffusivities]
         numbers += [0.0 if i in fielded else params[name] for i, name in enumerate(model.parameters)]
-        k = np.array([*numbers, *(wall or (0.0,) * self._S)], self.dtype)
+        return np.array([*numbers, *(wall or (0.0,) * self._S)], self.dtype)
+
+    def direction(self, direction: Mapping[str, Any] | None, fielded: tuple[int, ...]) -> np.ndarray:
+        """The tangent of the d and p of `Plan`, (S + P,)."""
+        model, h = self.model, self.h_diffusion
         dk = np.zeros(self._S + self._P, self.dtype)
         if direction is not None:
             for c, name in enumerate(model.diffusivities):
@@ -240,22 +312,22 @@ class Executor:
             for i, name in enumerate(model.parameters):
                 if i not in fielded:
                     dk[self._S + i] = direction.get(name, 0.0)
-        return Plan(k, dk, self._fields(params, fielded), self._fields(direction, fielded), self.plane)
+        return dk
 
     def _fields(self, params: Mapping[str, Any] | None, fielded: tuple[int, ...]) -> np.ndarray:
         if not fielded or params is None:
             # A direction is read only by tangents, which always come with one.
-            return self._no_fields if not fielded else np.zeros((self._P, *self.flat_shape[1:]), self.dtype)
-        fields = np.zeros((self._P, *self.flat_shape[1:]), self.dtype)
+            return self._no_fields if not fielded else np.zeros((self._P, *self.plane_shape), self.dtype)
+        fields = np.zeros((self._P, *self.plane_shape), self.dtype)
         for i in fielded:
             fields[i] = np.reshape(
                 np.broadcast_to(params.get(self.model.parameters[i], 0.0), self.grid.shape), fields.shape[1:]
             )
         return fields
 
-    def sums(self, fielded: tuple[int, ...]) -> "Sums":
+    def sums(self, fielded: tuple[int, ...], name: str = "sums") -> "Sums":
         """Fresh zeroed sums for a gradient."""
-        fields = np.zeros((self._P, *self.flat_shape[1:]), self.dtype) if fielded else self._no_fields
+        fields = np.zeros((self._P, *self.plane_shape), self.dtype) if fielded else self._no_fields
         return Sums(self, np.zeros((self.tiles, self._S + self._P)), fields, fielded)
 
     # Loops
@@ -494,14 +566,17 @@ class Sums:
 
     def gradient(self) -> dict[str, Any]:
         """{name: float or array of the grid's shape}."""
+        return self.named(self.scalars.sum(axis=0), self.fields)
+
+    def named(self, totals: np.ndarray, fields: Any) -> dict[str, Any]:
+        """Totals (S + P,) and fields (P, rows, columns) as {name: float or array of the grid's shape}."""
         model, executor = self.executor.model, self.executor
-        totals = self.scalars.sum(axis=0)
         result: dict[str, Any] = {}
         for c, name in enumerate(model.diffusivities):
             result[name] = float(totals[c]) * executor.h_diffusion
         for i, name in enumerate(model.parameters):
             if i in self.fielded:
-                result[name] = self.fields[i].reshape(executor.grid.shape).astype(np.float64)
+                result[name] = fields[i].reshape(executor.grid.shape).astype(np.float64)
             else:
                 result[name] = float(totals[len(model.species) + i]) * executor.h
         return result

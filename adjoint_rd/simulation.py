@@ -11,7 +11,6 @@ import numpy as np
 
 from . import batch, checkpoint, initial, losses, models, schemes, stability, sweeps
 from .errors import (
-    BackendError,
     DivergenceError,
     InputError,
     StabilityError,
@@ -20,7 +19,7 @@ from .errors import (
     check_choice,
     check_count,
 )
-from .execution import DiskSlots, Executor, MemorySlots, available_threads
+from .execution import Executor, available_threads
 from .grid import Grid
 from .kernels.cpu import all_finite
 
@@ -124,7 +123,10 @@ class Simulation:
     scheme : {"euler", "rk4"}
     dtype : {"float64", "float32"}
         Of the states. Losses and parameter gradients are summed in float64 either way.
-    backend : {"cpu"}
+    backend : {"cpu", "cuda", "auto"}
+        "cuda": an NVIDIA card, with ``pip install 'adjoint-rd[cuda]'``; states stay on it, and a y0 that is on it
+        already (any array with ``__cuda_array_interface__`` or DLPack) is used in place and answered by arrays on it.
+        "auto": the card if one is usable, else the CPU.
     stability : {None, "error", "warn", "off"}
         What happens when dt exceeds a limit of `adjoint_rd.stability`. None: `StabilityError` above `certain`, one
         `StabilityWarning` above `safe`. "error": an error above `safe` too. "warn": warnings only. "off": nothing.
@@ -135,6 +137,8 @@ class Simulation:
     ------
     InputError
         If an argument is out of range.
+    BackendError
+        If backend="cuda" and a package, the driver or a card is missing.
     """
 
     def __init__(
@@ -159,10 +163,7 @@ class Simulation:
         self.scheme_name = scheme
         self.dtype = _check_dtype(dtype)
         self._largest = float(np.finfo(self.dtype).max)
-        check_choice("backend", backend, ("cpu", "cuda", "auto"))
-        if backend == "cuda":
-            raise BackendError("backend='cuda' is not available in this version; use backend='cpu'.")
-        self.backend = "cpu"
+        self.backend = _backend(backend)
         self.stability = None if stability is None else check_choice("stability", stability, ("error", "warn", "off"))
         if threads is not None and check_count("threads", threads, 1) > 4 * available_threads():
             raise InputError(f"threads={threads} is far more than the {available_threads()} processors here.")
@@ -172,7 +173,7 @@ class Simulation:
                 f"{len(self.model.species)} species {', '.join(self.model.species)}."
             )
         self.wall = self._wall_values()
-        self.executor = Executor(self.model, grid, self.scheme, self.dtype, self.dt, threads)
+        self.executor = self._executor(self.scheme_name, threads)
         self._warned = False
         self._workers: list[Simulation] = []  # one for each thread of a batch, made when needed
 
@@ -185,6 +186,10 @@ class Simulation:
     def state_shape(self) -> tuple[int, ...]:
         """(S, *shape)."""
         return (len(self.model.species), *self.grid.shape)
+
+    @property
+    def _state_bytes(self) -> int:
+        return len(self.model.species) * self.grid.size * self.dtype.itemsize
 
     # What users give
 
@@ -250,6 +255,11 @@ class Simulation:
 
     def check_state(self, state: Any, argument: str = "y0") -> np.ndarray:
         """Return `state` as an array of the simulation's shape and dtype, or raise an `InputError`."""
+        if self.backend == "cuda" and not isinstance(state, np.ndarray):
+            with self.executor.lock:
+                on_card = self.executor.adopt(argument, state)
+            if on_card is not None:
+                return on_card
         array = _as_array(argument, state)
         if array.dtype.kind not in "iuf":
             raise InputError(f"{argument} has dtype {array.dtype}; it must be real numbers.")
@@ -351,14 +361,12 @@ class Simulation:
         every = steps if save_every is None else check_count("save_every", save_every, 1)
         self.check_stability(params)
         marks = sorted({*range(0, steps + 1, every or 1), steps})
-        saved = np.empty((len(marks), *self.state_shape), self.dtype)
-        saved[0] = y0
+        saved = self.executor.saved(len(marks), y0)
         with self.executor.lock:
             plan, fielded = self._plan(params)
-            for n, (before, mark) in enumerate(pairwise(marks), start=1):
-                self.executor.advance_into(saved[n], saved[n - 1], plan, fielded, mark - before, progress)
-                if not _finite(saved[n]):
-                    self._diverged(saved[n - 1], params, before, mark)
+            for n, finite in self.executor.fill_run(saved, marks, plan, fielded, progress):
+                if not finite:
+                    self._diverged(saved[n - 1], params, marks[n - 1], marks[n])
         return Run(saved[-1], saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name)
 
     def run_to_steady(
@@ -410,18 +418,18 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self._plan(params)
             state = self.executor.pair("state", y0)
-            before = self.executor.buffer("steady_before")
+            before, start = self.executor.buffer("steady_before"), self.executor.buffer("since")
             while taken < max_steps and rate > tol:
                 stretch = min(100, max_steps - taken)
-                start = state.current.copy()
+                self.executor.copy(start, state.current)
                 self.executor.advance(state, plan, fielded, stretch - 1, progress)
-                np.copyto(before, state.current)
+                self.executor.copy(before, state.current)
                 self.executor.advance(state, plan, fielded, 1, progress)
-                rate = float(np.max(np.abs(state.current - before))) / self.dt
-                if not _finite(state.current):
+                rate = self.executor.largest_change(state.current, before) / self.dt
+                if not self.executor.finite(state.current):
                     self._diverged(start, params, taken, taken + stretch)
                 taken += stretch
-            final = state.current.reshape(self.state_shape).copy()
+            final = self.executor.result(state.current, y0)
         return SteadyRun(final, taken, rate, rate <= tol)
 
     def rate(self, y: Any, params: Mapping[str, Any]) -> np.ndarray:
@@ -429,11 +437,11 @@ class Simulation:
         y = self.check_state(y)
         params = self.check_params(params)
         # One Euler step, in which the residual is what is added to y.
-        one_step = Executor(self.model, self.grid, schemes.get("euler"), self.dtype, self.dt, 1)
+        one_step = self._executor("euler", 1)
         fielded = one_step.fielded(params)
         state = one_step.pair("state", y)
         one_step.advance(state, one_step.plan(params, fielded, None, self.wall), fielded, 1)
-        return (state.current.reshape(self.state_shape) - y) / self.dt
+        return (one_step.look(state.current) - (y if isinstance(y, np.ndarray) else y.copy_to_host())) / self.dt
 
     # Derivatives
 
@@ -493,7 +501,7 @@ class Simulation:
         steps = check_count("steps", steps)
         observed = losses.by_step(loss, steps)
         start = self._window_start(steps, window)
-        schedule = checkpoint.choose(checkpoints, steps - start, y0.nbytes)
+        schedule = checkpoint.choose(checkpoints, steps - start, self._state_bytes, self.executor.available_bytes())
         on_disk = isinstance(checkpoints, str) and checkpoints == "disk"
         self.check_stability(params)
         with self.executor.lock:
@@ -504,29 +512,33 @@ class Simulation:
                 plan,
                 fielded,
                 schedule,
-                DiskSlots() if on_disk else MemorySlots(self.executor.buffer("slots", schedule.slots)),
+                self.executor.disk_slots() if on_disk else self.executor.memory_slots("slots", schedule.slots),
                 first,
                 {step - start: each for step, each in observed.items() if step >= start},
                 *self._hooks(params, start),
                 progress,
             )
             sweeps.follow(schedule, sweep.observed, sweep)
-            initial_gradient = sweep.adjoint.current.reshape(self.state_shape).copy()
-        # Summed from the first observation to the last, in whatever order the schedule met them.
-        return Gradient(sum(sweep.values[::-1], start=value), sweep.sums.gradient(), initial_gradient)
+            # Summed from the first observation to the last, in whatever order the schedule met them.
+            return Gradient(
+                sum(sweep.values[::-1], start=value),
+                sweep.sums.gradient(),
+                self.executor.result(sweep.adjoint.current, y0),
+            )
 
     def predicted_bytes(self, steps: int, *, window: int | None = None, checkpoints: Any = "auto") -> int:
-        """Memory that `gradient` will take at its peak, beyond what the library itself takes.
+        """Memory (of the card with backend="cuda") that `gradient` will take at its peak, beyond the library's own.
 
         The states that the checkpoint schedule keeps, and nine more: two each for the working state and the adjoint,
         y0, the state at the window's start, the seed, the loss's own copy and the result. Further terms (sums, fields)
         are small.
         """
-        state_bytes = int(np.prod(self.state_shape)) * self.dtype.itemsize
         steps = check_count("steps", steps)
-        schedule = checkpoint.choose(checkpoints, steps - self._window_start(steps, window), state_bytes)
+        schedule = checkpoint.choose(
+            checkpoints, steps - self._window_start(steps, window), self._state_bytes, self.executor.available_bytes()
+        )
         kept = schedule.buffer_states if checkpoints == "disk" else schedule.states
-        return (kept + 9) * state_bytes
+        return (kept + 9) * self._state_bytes
 
     def tangent(
         self,
@@ -582,15 +594,14 @@ class Simulation:
             state = self.executor.pair("state", y0)
             tangent = self.executor.pair("tangent", t0)
             before = 0
+            since = self.executor.buffer("since")
             for mark in marks:
-                since = state.current.copy()
+                self.executor.copy(since, state.current)
                 self.executor.advance_tangent(state, tangent, plan, fielded, mark - before, progress)
-                if not _finite(state.current):
+                if not self.executor.finite(state.current):
                     self._diverged(since, params, before, mark)
                 found.append(
-                    Tangent(
-                        state.current.reshape(self.state_shape).copy(), tangent.current.reshape(self.state_shape).copy()
-                    )
+                    Tangent(self.executor.result(state.current, y0), self.executor.result(tangent.current, y0))
                 )
                 before = mark
         return found
@@ -644,23 +655,28 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self._plan(params, direction)
             _, first = self._before_window(y0, params, plan, fielded, {}, start, progress)
-            schedule = checkpoint.choose("auto", steps - start, 2 * y0.nbytes)
+            schedule = checkpoint.choose(
+                "auto", steps - start, 2 * self._state_bytes, self.executor.available_bytes()
+            )
             sweep = sweeps.HessianSweep(
                 self.executor,
                 plan,
                 fielded,
                 schedule,
-                MemorySlots(self.executor.buffer("slots", schedule.slots)),
+                self.executor.memory_slots("slots", schedule.slots),
                 first,
                 {step - start: each for step, each in observed.items() if step >= start},
                 *self._hooks(params, start),
                 progress,
-                tangent_slots=MemorySlots(self.executor.buffer("tangent_slots", schedule.slots)),
+                tangent_slots=self.executor.memory_slots("tangent_slots", schedule.slots),
                 tangent=t0,
             )
             sweeps.follow(schedule, sweep.observed, sweep)
-            initial_product = sweep.adjoint_tangent.current.reshape(self.state_shape).copy()
-        return Gradient(sum(sweep.values[::-1]), sweep.sums_tangent.gradient(), initial_product)
+            return Gradient(
+                sum(sweep.values[::-1]),
+                sweep.sums_tangent.gradient(),
+                self.executor.result(sweep.adjoint_tangent.current, y0),
+            )
 
     # Helpers
 
@@ -680,9 +696,19 @@ class Simulation:
             dt=self.dt,
             scheme=self.scheme_name,
             dtype=self.dtype,
+            backend=self.backend,
             stability=self.stability,
             threads=1,
         )
+
+    def _executor(self, scheme: str, threads: int | None) -> Executor:
+        """What runs the kernels of a scheme on this backend."""
+        of = schemes.get(scheme)
+        if self.backend == "cuda":
+            from .cuda_execution import CudaExecutor
+
+            return CudaExecutor(self.model, self.grid, of, self.dtype, self.dt)
+        return Executor(self.model, self.grid, of, self.dtype, self.dt, threads)
 
     def _plan(self, params: dict[str, Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, tuple[int, ...]]:
         fielded = self.executor.fielded(params)
@@ -739,16 +765,16 @@ class Simulation:
         if start == 0:
             return 0.0, y0
         value, before = 0.0, 0
-        state = self.executor.pair("state", y0)
+        state, since = self.executor.pair("state", y0), self.executor.buffer("since")
         for mark in [*sorted(step for step in observed if step < start), start]:
-            since = state.current.copy()
+            self.executor.copy(since, state.current)
             self.executor.advance(state, plan, fielded, mark - before, progress)
-            if not _finite(state.current):
+            if not self.executor.finite(state.current):
                 self._diverged(since, params, before, mark)
             if mark < start:
-                value += self._value(observed[mark], mark, state.current.reshape(self.state_shape))
+                value += self._value(observed[mark], mark, self.executor.look(state.current))
             before = mark
-        return value, state.current.reshape(self.state_shape).copy()
+        return value, self.executor.result(state.current, y0)
 
     def _hooks(self, params: dict[str, Any], offset: int) -> tuple[Any, Any]:
         """What a sweep whose step 0 is step `offset` of the run does with losses, and with states to be checked."""
@@ -763,7 +789,7 @@ class Simulation:
             return self._value(loss, step + offset, y), seed
 
         def check(state: np.ndarray, since: np.ndarray, first: int, last: int) -> None:
-            if not _finite(state):
+            if not self.executor.finite(state):
                 self._diverged(since, params, first + offset, last + offset)
 
         return evaluate, check
@@ -777,27 +803,39 @@ class Simulation:
 
     def _diverged(self, start: np.ndarray, params: dict[str, Any], first: int, last: int) -> None:
         """Raise a `DivergenceError` for a run that is finite at step `first` (state `start`) and not at `last`."""
-        state = start.reshape(self.state_shape).copy()
         plan, fielded = self._plan(params)
         good, bad = first, last
+        state = self.executor.buffer("last finite")
+        self.executor.copy(state, start)
         while bad - good > 1:
             middle = (good + bad) // 2
             pair = self.executor.pair("state", state)
             self.executor.advance(pair, plan, fielded, middle - good)
-            if _finite(pair.current):
-                state = pair.current.reshape(self.state_shape).copy()
+            if self.executor.finite(pair.current):
+                self.executor.copy(state, pair.current)
                 good = middle
             else:
                 bad = middle
-        largest = float(np.max(np.abs(state)))
+        found = self.executor.look(state).copy()
+        largest = float(np.max(np.abs(found)))
         given = ", ".join(f"{name}={np.mean(params[name]):.4g}" for name in self.model.names)
         raise DivergenceError(
             f"the state is no longer finite after step {bad} (largest value before it {largest:.3g}) with {given}, "
             f"dt={self.dt:g}. Use a smaller dt; the safe limit here is "
             f"{stability.limits(self.model, self.grid, params, self.scheme).safe:.4g}.",
             step=bad,
-            state=state,
+            state=found,
         )
+
+
+def _backend(asked: str) -> str:
+    """The backend to use, "cpu" or "cuda"."""
+    check_choice("backend", asked, ("cpu", "cuda", "auto"))
+    if asked == "auto":
+        from .cuda_device import is_usable
+
+        return "cuda" if is_usable() else "cpu"
+    return asked
 
 
 def _level_of_caller() -> int:

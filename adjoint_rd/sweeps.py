@@ -121,14 +121,13 @@ class GradientSweep:
     def advance(self, first: int, last: int) -> None:
         """Take steps without keeping them."""
         since = self.executor.buffer("since")
-        np.copyto(since, self.state.current)
+        self.executor.copy(since, self.state.current)
         self.executor.advance(self.state, self.plan, self.fielded, last - first, self.progress)
         self.check(self.state.current, since, first, last)
 
     def record(self, first: int, last: int) -> None:
         """Fill the segment buffer."""
-        now = self._first.reshape(self.executor.flat_shape) if self._state is None else self._state.current
-        np.copyto(self.states[0], now)
+        self.executor.copy(self.states[0], self._first if self._state is None else self._state.current)
         self.recorded_from = first
         self.executor.record(self.states, self.plan, self.fielded, last - first, self.progress)
         self.check(self.states[last - first], self.states[0], first, last)
@@ -146,8 +145,8 @@ class GradientSweep:
         if type(loss) is L2:  # not a subclass, which may have another value
             value = self.executor.add_square_seed(self.adjoint.current, y, *loss.as_squares(self.shape))
         else:
-            value, seed = self.evaluate(loss, step, y.reshape(self.shape))
-            self.adjoint.current += seed.reshape(self.executor.flat_shape)
+            value, seed = self.evaluate(loss, step, self.executor.look(y))
+            self.executor.add(self.adjoint.current, seed)
         self.values.append(value)
 
 
@@ -164,7 +163,7 @@ class HessianSweep(GradientSweep):
         self.tangent = self.executor.pair("tangent", tangent)
         self.tangents = self.executor.buffer("tangents", len(self.states))
         self.adjoint_tangent = self.executor.pair("adjoint_tangent", None)
-        self.sums_tangent: Sums = self.executor.sums(self.fielded)
+        self.sums_tangent: Sums = self.executor.sums(self.fielded, "sums_tangent")
 
     def store(self, slot: int) -> None:
         """Keep the working state and tangent."""
@@ -179,14 +178,14 @@ class HessianSweep(GradientSweep):
     def advance(self, first: int, last: int) -> None:
         """Take steps without keeping them."""
         since = self.executor.buffer("since")
-        np.copyto(since, self.state.current)
+        self.executor.copy(since, self.state.current)
         self.executor.advance_tangent(self.state, self.tangent, self.plan, self.fielded, last - first, self.progress)
         self.check(self.state.current, since, first, last)
 
     def record(self, first: int, last: int) -> None:
         """Fill both segment buffers."""
-        np.copyto(self.states[0], self.state.current)
-        np.copyto(self.tangents[0], self.tangent.current)
+        self.executor.copy(self.states[0], self.state.current)
+        self.executor.copy(self.tangents[0], self.tangent.current)
         self.recorded_from = first
         self.executor.record_tangent(self.states, self.tangents, self.plan, self.fielded, last - first, self.progress)
         self.check(self.states[last - first], self.states[0], first, last)
@@ -210,13 +209,13 @@ class HessianSweep(GradientSweep):
     def seed(self, step: int) -> None:
         """Add the derivatives of the seed of the loss observed at `step`, if there is one."""
         if step in self.observed:
-            y = self.states[step - self.recorded_from].reshape(self.shape)
-            t = self.tangents[step - self.recorded_from].reshape(self.shape)
+            y = self.executor.look(self.states[step - self.recorded_from])
+            t = self.executor.look(self.tangents[step - self.recorded_from])
             loss = self.observed[step]
             _, seed = self.evaluate(loss, step, y)
             self.values.append(float(np.sum(seed * t, dtype=np.float64)))
-            self.adjoint.current += seed.reshape(self.executor.flat_shape)
+            self.executor.add(self.adjoint.current, seed)
             seed_tangent = np.asarray(loss.seed_tangent(y, t))
             if seed_tangent.shape != self.shape:
                 raise InputError(f"seed_tangent returned shape {seed_tangent.shape}; it must be {self.shape}.")
-            self.adjoint_tangent.current += seed_tangent.reshape(self.executor.flat_shape)
+            self.executor.add(self.adjoint_tangent.current, seed_tangent)

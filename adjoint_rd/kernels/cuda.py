@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda, float32, float64, int64
+from numba import config, cuda, float32, float64, int64
 
 from ..models import Model
 from . import cells
@@ -25,6 +25,7 @@ from .cpu import COEFFICIENTS_BEFORE_D, Geometry
 from .specialise import build
 
 THREADS = 128
+WARP = 32
 LANES = 16  # of a block that add one sum, before one thread adds what they have
 MOST_ROWS_EACH = 8  # the rows above and below a block's patch are read twice: (4 * 8 + 2) / (4 * 8) = 1.06
 BLOCKS_THAT_FILL_A_CARD = 8192  # several times what the largest cards run at once
@@ -53,7 +54,9 @@ class Tiling(NamedTuple):
 
 def tiling(members: int, rows: int, columns: int) -> Tiling:
     """The tiling of a grid: it depends on nothing else, so that sums are the same on every card."""
-    width = THREADS if rows == 1 else 32 if columns > 16 else 16 if columns > 8 else 8
+    width = THREADS if rows == 1 else WARP
+    while rows > 1 and width > 8 and columns <= width // 2:
+        width //= 2
     height = THREADS // width
     across = -(-columns // width)
     blocks = members * across * -(-rows // height)
@@ -195,6 +198,12 @@ def fold(sums, totals):
         totals[b, s] = part[0]
 
 
+def fill(out, value):
+    """out = value, a flat array."""
+    for n in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[n] = value
+
+
 def scale(out, weight, x):
     """out = weight * x, flat arrays."""
     for n in range(cuda.grid(1), out.size, cuda.gridsize(1)):
@@ -221,14 +230,38 @@ def mark_not_finite(x, marks):
             marks[b] = 1
 
 
-def square_seed(adjoint, y, target, weight, weights, species, sums, rows_each, across):
-    """adjoint += w^2 (y - target), and sums[0, block, 0] = sum (w (y - target))^2 / 2, of one member.
+def largest_change(x, y, sums):
+    """sums[b, block, 0] = max |x[b] - y[b]| over the block's values; x, y: (B, size). NaN is passed over."""
+    part = cuda.shared.array(FOLD_THREADS, float64)
+    b = cuda.blockIdx.y
+    t = cuda.threadIdx.x
+    most = 0.0
+    for n in range(cuda.grid(1), x.shape[1], cuda.gridsize(1)):
+        most = max(most, abs(float64(x[b, n]) - float64(y[b, n])))
+    part[t] = most
+    cuda.syncthreads()
+    half = FOLD_THREADS // 2
+    while half > 0:
+        if t < half:
+            part[t] = max(part[t], part[t + half])
+        cuda.syncthreads()
+        half //= 2
+    if t == 0:
+        sums[b, cuda.blockIdx.x, 0] = part[0]
 
-    The arguments are those of `cpu.add_square_seed`. Everything is in float64, as there.
+
+def square_seed(adjoint, y, target, weight, weights, species, sums, first, rows_each, across):
+    """adjoint += w^2 (y - target), and sums[b, block, 0] = sum (w (y - target))^2 / 2, in members `first` and on.
+
+    adjoint, y: (B, S, rows, columns). target: (T, O, rows, columns) float64 of the O species listed in `species`, T = 1
+    for all members or as many as there are; w: weight (T,), or `weights` of the target's shape if it is not empty. All
+    sums are in float64, as in `cpu.add_square_seed`.
     """
     wide = cuda.shared.array(THREADS, float64)
-    m = y.shape[2]
+    m = y.shape[3]
     block = cuda.blockIdx.x
+    b = first + cuda.blockIdx.y
+    of = cuda.blockIdx.y if target.shape[0] > 1 else 0
     down = block // across
     j = (block - down * across) * cuda.blockDim.x + cuda.threadIdx.x
     top = down * rows_each * cuda.blockDim.y + cuda.threadIdx.y
@@ -236,12 +269,12 @@ def square_seed(adjoint, y, target, weight, weights, species, sums, rows_each, a
     if j < m:
         for n in range(rows_each):
             r = top + n * cuda.blockDim.y
-            if r < y.shape[1]:
+            if r < y.shape[2]:
                 for o in range(species.size):
                     c = species[o]
-                    w = weights[o, r, j] if weights.size > 0 else weight
-                    misfit = w * (y[c, r, j] - target[o, r, j])
-                    adjoint[c, r, j] += w * misfit
+                    w = weights[of, o, r, j] if weights.size > 0 else weight[of]
+                    misfit = w * (y[b, c, r, j] - target[of, o, r, j])
+                    adjoint[b, c, r, j] += w * misfit
                     total += misfit * misfit
     t = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     wide[t] = total
@@ -253,11 +286,12 @@ def square_seed(adjoint, y, target, weight, weights, species, sums, rows_each, a
         cuda.syncthreads()
         half //= 2
     if t == 0:
-        sums[0, block, 0] = 0.5 * wide[0]
+        sums[b, block, 0] = 0.5 * wide[0]
 
 
 HELPERS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (fold, scale, accumulate, blend, mark_not_finite, square_seed)
+    function.__name__: function
+    for function in (fold, fill, scale, accumulate, blend, mark_not_finite, largest_change, square_seed)
 }
 
 
@@ -270,6 +304,8 @@ def helper(name: str) -> Any:
 @cache
 def _point(function: Callable[..., Any]) -> Any:
     """A scalar function of a model, compiled to be inlined by NVVM."""
+    if config.ENABLE_CUDASIM:
+        return getattr(function, "py_func", function)
     return cuda.jit(function, device=True, forceinline=True)
 
 
