@@ -3,6 +3,7 @@
     save_run, load      a `Run` as .npz: arrays, and a JSON header with a format version and the SHA-256 of each array
     read_observation    frames to fit from HDF5 (the layout of The Well), .npy, .npz, or PNG, TIFF and GIF images
     write_image         an array or a state as an 8-bit PNG with a colour map
+    write_pattern       one species as an 8-bit grey PNG that says in a text chunk what its levels stand for
 
 Nothing is unpickled, and a target is never half-written, see `files`.
 """
@@ -23,6 +24,7 @@ from .simulation import Run
 
 RUN_FORMAT = "adjoint_rd.run"
 RUN_VERSION = 1
+TEXT_KEY = "adjoint_rd.pattern"  # of the text chunk that `write_pattern` puts into a PNG
 GAP = 4  # pixels between the species of an image
 IMAGES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF"}
 HDF5 = (".hdf5", ".h5", ".hdf")
@@ -49,6 +51,8 @@ class Observation:
         "periodic", or the file's own word, one per axis.
     source : str
         The file, and which trajectory of it.
+    scale : float or None
+        The species are ``scale * fields``: 1.0, or what the file says. None for an image that does not say.
     """
 
     fields: np.ndarray
@@ -58,6 +62,7 @@ class Observation:
     names: tuple[str, ...]
     boundary: tuple[str, ...] | None
     source: str
+    scale: float | None = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -479,6 +484,7 @@ def _read_image(path: Path, frames: slice | None, kind: str) -> Observation:
                 wanted = range(*(frames or slice(None)).indices(count))
                 _check_size(path, (len(wanted), 1, image.height, image.width))
                 grey = [_grey(path, frame) for n, frame in enumerate(ImageSequence.Iterator(image)) if n in wanted]
+                facts = _facts(path, getattr(image, "text", {}).get(TEXT_KEY))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is too large an image: {error}") from None
     except UnidentifiedImageError:
@@ -492,7 +498,22 @@ def _read_image(path: Path, frames: slice | None, kind: str) -> Observation:
             f"{path} has frames of different sizes: {', '.join(sorted({str(each.shape) for each in grey}))}."
         )
     stack = np.stack(grey)[:, None] if grey else np.empty((0, 1, image.height, image.width))
-    return Observation(stack, None, None, {}, (), None, str(path))
+    scale, spacing, names = facts
+    return Observation(stack, None, spacing, {}, names, None, str(path), scale)
+
+
+def _facts(path: Path, text: str | None) -> tuple[float | None, tuple[float, ...] | None, tuple[str, ...]]:
+    """(scale, spacing, names of species) from the text chunk of `write_pattern`; (None, None, ()) without one."""
+    if text is None:
+        return None, None, ()
+    try:
+        said = json.loads(text)
+        scale, spacing = float(said["scale"]), tuple(float(h) for h in said["spacing"])
+        if not (np.isfinite(scale) and scale > 0 and len(spacing) == 2 and all(h > 0 for h in spacing)):
+            raise ValueError(text)
+        return scale, spacing, (str(said["species"]),)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its text chunk {TEXT_KEY!r} is damaged ({error!r}); write the file again.") from None
 
 
 def _grey(path: Path, image: Any) -> np.ndarray:
@@ -566,6 +587,50 @@ def write_image(
     row = [part for each in pixels for part in (gap, each)][1:]
     with replacing(path) as file:
         Image.fromarray(np.concatenate(row, axis=1)).save(file, format="PNG")
+
+
+def write_pattern(path: Any, values: Any, *, species: str = "v", scale: float = 1.0, spacing: Any = 1.0) -> None:
+    """Write one species as an 8-bit grey PNG, with what its levels stand for in a text chunk; row 0 is at the top.
+
+    ``level = round(255 values / scale)``, so that `read_observation` gives ``fields`` = level / 255 and ``scale``.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Must end in .png; an existing file is replaced.
+    values : array_like (H, W)
+        Between 0 and `scale`.
+    species : str
+        Its name.
+    scale : float
+        The value of white.
+    spacing : float or sequence of float
+        The distance between cells, one or one per axis.
+
+    Raises
+    ------
+    InputError
+        If values are outside of 0 .. scale, or an argument is out of range.
+    """
+    from PIL import Image, PngImagePlugin
+
+    path = _target(path, ".png")
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf" or values.ndim != 2 or 0 in values.shape:
+        raise InputError(f"values has shape {values.shape} and dtype {values.dtype}; a pattern is real numbers (H, W).")
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale={scale!r} must be a positive number, the value that white stands for.")
+    half = 0.5 * scale / 255.0
+    if not (values.min() >= -half and values.max() <= scale + half):
+        raise InputError(
+            f"values lie in {values.min():g} .. {values.max():g}, outside of 0 .. scale={scale:g}; give a larger scale."
+        )
+    said = {"species": species, "scale": float(scale), "spacing": [float(h) for h in np.broadcast_to(spacing, 2)]}
+    info = PngImagePlugin.PngInfo()
+    info.add_text(TEXT_KEY, json.dumps(said))
+    pixels = np.clip(np.rint(255.0 / scale * values), 0, 255).astype(np.uint8)
+    with replacing(path) as file:
+        Image.fromarray(pixels).save(file, format="PNG", pnginfo=info)
 
 
 def _unit(array: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:

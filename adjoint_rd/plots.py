@@ -143,6 +143,70 @@ def plot_history(history: Any, *, label: str = "value", xlabel: str = "evaluatio
     return figure
 
 
+def plot_inversion(
+    data: Any, fitted: Any, *, spacing: Any = None, line: Any = None, name: str = "v", title: str | None = None
+) -> Any:
+    """Draw a snapshot, the pattern fitted to it, what is left, and the objectives along a line.
+
+    Parameters
+    ----------
+    data, fitted : array_like (H, W)
+        In the same units; NaN in `data` where it is missing.
+    spacing : float or sequence of float, optional
+        The distance between cells; without it the axes count cells.
+    line : adjoint_rd.inversion.slices.Slice, optional
+        Drawn below the images if given.
+    name : str
+        Of the species.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    data, fitted = np.asarray(data, dtype=np.float64), np.asarray(fitted, dtype=np.float64)
+    if data.ndim != 2 or data.shape != fitted.shape:
+        raise InputError(f"data has shape {data.shape} and fitted {fitted.shape}; both must be (H, W), the same.")
+    _, h, _ = _flat(data[None], spacing)
+    figure = Figure(figsize=(10.5, 3.3 if line is None else 6.2), layout="constrained")
+    rows = figure.subfigures(1 if line is None else 2, 1, squeeze=False, height_ratios=None if line is None else (1.1, 1))
+    axes = rows[0, 0].subplots(1, 3)
+    low, high = float(np.nanmin(data)), float(np.nanmax(data))
+    left = data - fitted
+    most = float(np.nanquantile(np.abs(left), 0.999)) or 1.0
+    for ax, values, label, colors, limits in (
+        (axes[0], data, f"data, {name}", STATE_COLORS, (low, high)),
+        (axes[1], fitted, "fit", STATE_COLORS, (low, high)),
+        (axes[2], left, f"data - fit, rms {np.sqrt(np.nanmean(left**2)):.2g}", DIFFERENCE_COLORS, (-most, most)),
+    ):
+        _image(rows[0, 0], ax, values, h, colors, *limits)
+        ax.set_title(label)
+    if line is not None:
+        _slices(rows[1, 0].subplots(1, 2), line)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _slices(axes: Any, line: Any) -> None:
+    """The two objectives of an `inversion.slices.Slice`, each with the start and the fit marked."""
+    axes[0].semilogy(line.s, line.equation, color="C0")
+    axes[0].set_title("equation residual (what the fit minimises)")
+    for n, values in enumerate(line.simulation):
+        axes[1].plot(line.s, values, color="C3", alpha=1.0 if n == 0 else 0.45, label=f"random initial state {n + 1}")
+    axes[1].set_title(f"simulation of {line.steps} steps (backpropagation's loss)")
+    axes[1].set_ylim(bottom=0.0)
+    axes[1].legend(loc="lower right", fontsize="small")
+    for ax in axes:
+        ax.axvline(0.0, color="0.6", linestyle=":")
+        ax.axvline(1.0, color="0.3", linestyle="--")
+        ax.set_xlabel("start (0) to fit (1), along log p")
+        ax.set_ylabel("rms misfit / standard deviation")
+        ax.grid(alpha=0.3)
+
+
 def _state(argument: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "iufb" or not 2 <= array.ndim <= 4 or 0 in array.shape:
