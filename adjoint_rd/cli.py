@@ -1,4 +1,4 @@
-"""The command line ``adjoint-rd``: simulate, gradient, validate, fit, bench; each is a module of `adjoint_rd.commands`.
+"""The command line ``adjoint-rd``: simulate, gradient, validate, pattern, fit, bench; each is a module of `adjoint_rd.commands`.
 
 Results go to standard output and into the folder of ``--out``; warnings, errors and progress bars go to standard
 error. Exit codes: 0 done, 1 a check or a fit failed, 2 bad input, 130 interrupted by Ctrl-C (what was computed so far
@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import bench, fit, gradient, simulate, validate
+from .commands import bench, fit, gradient, pattern, simulate, validate
 from .commands.arguments import Parser
 from .commands.output import BAD_INPUT, BROKEN_PIPE, plain_warnings, say_interrupted
 from .errors import AdjointRDError, InputError, did_you_mean
 
-COMMANDS = {"simulate": simulate, "gradient": gradient, "validate": validate, "fit": fit}  # bench parses its own
+COMMANDS = {"simulate": simulate, "gradient": gradient, "validate": validate, "pattern": pattern, "fit": fit}  # bench parses its own
 
 DESCRIPTION = """\
 Exact gradients through reaction-diffusion systems, and parameters out of patterns.
@@ -24,7 +24,8 @@ Exact gradients through reaction-diffusion systems, and parameters out of patter
   simulate   run a model; writes the states as .npz and PNG
   gradient   dL/dp for every parameter, by the adjoint of the run
   validate   check the gradients of your own set-up, in six ways
-  fit        parameters from the frames of a file (HDF5, npz, npy)
+  pattern    make a pattern to fit, as a PNG
+  fit        parameters from a pattern (PNG, TIFF, npy, npz) or from the frames of a run (HDF5, npz, npy)
   bench      speed and memory against other systems (from a source checkout)
 """
 
@@ -33,6 +34,7 @@ examples:
   adjoint-rd simulate --preset maze --out maze
   adjoint-rd gradient --preset well-maze --steps 500 --target-param F=0.03
   adjoint-rd validate --model gray_scott --param Du=0.16 --param Dv=0.08 --param F=0.035 --param k=0.065
+  adjoint-rd pattern --out target.png && adjoint-rd fit target.png
   adjoint-rd fit gray_scott_maze_etdrk4.hdf5
 
 exit codes: 0 done, 1 a check or a fit failed, 2 bad input, 130 Ctrl-C (what was computed so far is written)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, observation: Any) -> int:
     print(f"\n{table(result)}\n\n{_verdict(result)} ({seconds:.1f} s)\n")
     _write_json(folder, result, observation, options, seconds)
     written = ["fit.json"]
-    if result.success and data.ndim == 2:
+    if result.success and observation.fields.ndim == 4:
         written.append(_draw(args, folder, result, data, model, options))
     say_written(folder, written)
     if not result.success:
@@ -74,7 +74,7 @@ def _options(args: argparse.Namespace, observation: Any, model: Any) -> dict[str
         raise InputError(f"--gain known: {args.file} does not say the value of white; give --scale X.")
     spacing = one_or_many(args.spacing) if args.spacing else observation.spacing or 1.0
     return dict(
-        spacing=spacing, scale=scale, boundary=boundary, offset=args.offset, subsample=args.subsample or 1,
+        spacing=spacing, scale=scale, boundary=boundary, offset=bool(args.offset), subsample=args.subsample or 1,
         noise=args.noise[0] if args.noise else None, known=named_values(args.fixed, "--fixed"),
         start=named_values(args.start, "--start") or None,
         species=None if species is None else species[0] if len(species) == 1 else species,
@@ -128,16 +128,22 @@ def _write_json(folder: Path, result: Any, observation: Any, options: dict[str, 
 
 def _draw(args: argparse.Namespace, folder: Path, result: Any, data: Any, model: Any, options: dict[str, Any]) -> str:
     """The figure, with the objectives along a line where there is a Green form and it is wanted."""
+    import numpy as np
+
     from .. import io, plots
     from ..grid import Grid
     from ..inversion import slices, start
 
     species = options["species"] or model.species[-1]
+    single = isinstance(species, str)
+    species = species if single else species[-1]
+    data = data if single else data[-1]
     every = (slice(None, None, options["subsample"]),) * 2
     observed = model.species.index(species)
     fitted = result.gain * result.state[observed] + result.offset
     line = None
     plain = options["subsample"] == 1 and options["boundary"] != "cropped" and not options["known"]
+    plain = plain and single and bool(np.isfinite(data).all())
     if args.landscape and plain and start.structure(model, observed, {}).green and min(result.params.values()) > 0:
         v = (data - result.offset) / result.gain
         grid = Grid(v.shape, spacing=options["spacing"], boundary=options["boundary"])
