@@ -1,4 +1,4 @@
-"""The command line ``adjoint-rd``: simulate, gradient, validate, pattern, fit, bench; each is a module of `adjoint_rd.commands`.
+"""The command line ``adjoint-rd``: each command is a module of `adjoint_rd.commands`.
 
 Results go to standard output and into the folder of ``--out``; warnings, errors and progress bars go to standard
 error. Exit codes: 0 done, 1 a check or a fit failed, 2 bad input, 130 interrupted by Ctrl-C (what was computed so far
@@ -16,7 +16,8 @@ from .commands.arguments import Parser
 from .commands.output import BAD_INPUT, BROKEN_PIPE, plain_warnings, say_interrupted
 from .errors import AdjointRDError, InputError, did_you_mean
 
-COMMANDS = {"simulate": simulate, "gradient": gradient, "validate": validate, "pattern": pattern, "fit": fit}  # bench parses its own
+# bench parses its own arguments
+COMMANDS = {"simulate": simulate, "gradient": gradient, "validate": validate, "pattern": pattern, "fit": fit}
 
 DESCRIPTION = """\
 Exact gradients through reaction-diffusion systems, and parameters out of patterns.

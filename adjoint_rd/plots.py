@@ -171,7 +171,7 @@ def plot_inversion(
         raise InputError(f"data has shape {data.shape} and fitted {fitted.shape}; both must be (H, W), the same.")
     _, h, _ = _flat(data[None], spacing)
     figure = Figure(figsize=(10.5, 3.3 if line is None else 6.2), layout="constrained")
-    rows = figure.subfigures(1 if line is None else 2, 1, squeeze=False, height_ratios=None if line is None else (1.1, 1))
+    rows = figure.subfigures(*((1, 1) if line is None else (2, 1)), squeeze=False)
     axes = rows[0, 0].subplots(1, 3)
     low, high = float(np.nanmin(data)), float(np.nanmax(data))
     left = data - fitted
@@ -193,7 +193,7 @@ def plot_inversion(
 def _slices(axes: Any, line: Any) -> None:
     """The two objectives of an `inversion.slices.Slice`, each with the start and the fit marked."""
     axes[0].semilogy(line.s, line.equation, color="C0")
-    axes[0].set_title("equation residual (what the fit minimises)")
+    axes[0].set_title("equation residual (Green form)")
     for n, values in enumerate(line.simulation):
         axes[1].plot(line.s, values, color="C3", alpha=1.0 if n == 0 else 0.45, label=f"random initial state {n + 1}")
     axes[1].set_title(f"simulation of {line.steps} steps (backpropagation's loss)")

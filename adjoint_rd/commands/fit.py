@@ -12,20 +12,21 @@ DESCRIPTION = """\
 Fit a model's parameters to a pattern.
 
 One frame (a grey PNG, TIFF or GIF, .npy, .npz, or --frame N of a longer file): a pattern at rest, or nearly so. By
-default v of Gray-Scott on periodic unit cells. Noise, also that of 8 bits, is measured in the image. An image that does not
-say which value white stands for (--scale) leaves the gain unknown: then only combinations of parameters are
-determined, unless one more fact is known (--fixed Du/Dv=2). The fit is refused, with the reason, if the image is no
-such pattern or does not determine the parameters. It writes
+default it is v of Gray-Scott on periodic unit cells. Noise, also that of 8 bits, is measured in the image. An image
+that does not say which value white stands for (--scale) leaves the gain unknown: then only combinations of parameters
+are determined, unless one more fact is known (--fixed Du/Dv=2). The fit is refused, with the reason, if the image is
+no such pattern or does not determine the parameters. It writes
 
   fit.json        all numbers
   fit.png         data, fit, what is left; and why it works: the objective along a line from a start to the fit, beside
                   that of backpropagation through a simulation
 
 Frames of a run (HDF5 in the layout of The Well, or .npz, .npy with all species): a run that starts at the first frame
-is compared with the later ones and improved by L-BFGS-B with the adjoint's gradient. The grid's own Laplacian biases the
-diffusivities. --refine R starts from the first frame interpolated (Fourier) to a grid R times finer and compares every
-R-th cell; two values of R give an extrapolation and an estimate of the discretisation error. Frames of a simulation
-on the same grid have no such error: use --refine 1 --substeps N, the steps that it took from frame to frame. It writes
+is compared with the later ones and improved by L-BFGS-B with the adjoint's gradient. The grid's own Laplacian biases
+the diffusivities. --refine R starts from the first frame interpolated (Fourier) to a grid R times finer and compares
+every R-th cell; two values of R give an extrapolation and an estimate of the discretisation error. Frames of a
+simulation on the same grid have no such error: use --refine 1 --substeps N, the steps that it took from frame to
+frame. It writes
 
   fit.json        all numbers
   fit.png         the last frame used: observed, fitted, difference
@@ -57,15 +58,15 @@ def register(commands: Any) -> None:
     add("--model", default="gray_scott", metavar="NAME", help="gray_scott (default), ..., or FILE.py:NAME")
     add("--fixed", action="append", default=[], metavar="NAME=VALUE", help="a known parameter, not fitted; repeatable")
     add("--start", action="append", default=[], metavar="NAME=VALUE", help="where a parameter begins; repeatable")
-    add("--noise", type=float, nargs="+", metavar="SIGMA", help="standard deviation, in the file's units (default: measured)")
+    add("--noise", type=float, nargs="+", metavar="S", help="standard deviation, units of the file (default: measured)")
     add("--spacing", type=float, nargs="+", metavar="H", help="distance between cells, one or one per axis (default 1)")
     add("--boundary", nargs="+", metavar="KIND", help="periodic, neumann; dirichlet (frames) or cropped (one frame)")
     add = parser.add_argument_group("one frame").add_argument
-    add("--gain", choices=("known", "unknown"), help="whether v is the file's values times a known scale (default: if so)")
-    add("--scale", type=float, metavar="X", help="v is X times the file's values, in an image X times grey (white is 1)")
-    add("--species", nargs="+", metavar="NAME", help="what the frame shows (default v, or all if the file has all)")
+    add("--gain", choices=("known", "unknown"), help="whether the scale is known (default: if so)")
+    add("--scale", type=float, metavar="X", help="v is X times the file's values; the value of white in an image")
+    add("--species", nargs="+", metavar="NAME", help="what it shows (default v; all if it has all)")
     add("--offset", action="store_true", default=None, help="an unknown constant has been added to the values")
-    add("--subsample", type=int, metavar="N", help="the file has every N-th cell of the equations' grid along each axis")
+    add("--subsample", type=int, metavar="N", help="the file has every N-th cell of the grid along each axis")
     add("--frame", type=int, metavar="N", help="fit frame N alone, counted from 0")
     add("--no-landscape", dest="landscape", action="store_false", help="leave the objectives out of the figure")
     add = parser.add_argument_group("frames of a run").add_argument

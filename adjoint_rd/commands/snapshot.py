@@ -115,7 +115,9 @@ def _verdict(result: Any) -> str:
 def _write_json(folder: Path, result: Any, observation: Any, options: dict[str, Any], seconds: float) -> None:
     from .. import io
 
-    names = ("params", "stderr", "covariance", "names", "success", "message", "noise", "rate", "offset", "gain", "stages")
+    names = (
+        "success", "message", "params", "stderr", "names", "covariance", "noise", "rate", "offset", "gain", "stages"
+    )  # fmt: skip
     content = dict(
         source=observation.source,
         options=options,
@@ -148,7 +150,9 @@ def _draw(args: argparse.Namespace, folder: Path, result: Any, data: Any, model:
         v = (data - result.offset) / result.gain
         grid = Grid(v.shape, spacing=options["spacing"], boundary=options["boundary"])
         with progress_bar(args, None, "landscape") as progress:
-            line = slices.line(v, result.params, model, grid, observed=observed, start=options["start"], progress=progress)
+            line = slices.line(
+                v, result.params, model, grid, observed=observed, start=options["start"], progress=progress
+            )
     title = ", ".join(f"{name} = {value:.4g}" for name, value in result.params.items())
     figure = plots.plot_inversion(
         data, fitted[every], spacing=options["spacing"], line=line, name=species, title=title

@@ -95,8 +95,8 @@ def _gradient(v: np.ndarray) -> dict[str, float]:
     parts = [0.5 * (np.roll(v, -1, axis) - np.roll(v, 1, axis)) for axis in (0, 1)]
     size = np.hypot(*parts)
     found = {"gradient": np.log(size.mean() + TINY)}
-    quantiles = (0.5, 0.75, 0.9, 0.99)
-    found.update({f"gradient {q:g}": np.log(x + 1e-5) for q, x in zip(quantiles, np.quantile(size, quantiles), strict=True)})
+    for q in (0.5, 0.75, 0.9, 0.99):
+        found[f"gradient {q:g}"] = np.log(np.quantile(size, q) + 1e-5)
     return found
 
 
