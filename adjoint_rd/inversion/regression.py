@@ -1,0 +1,82 @@
+"""Kernel ridge regression of several targets, its strength chosen by, and its errors measured on, left-out points.
+
+With standardised features z, ``K = exp(-|z - z'|^2 / (s m)) + c z.z' / d`` (m the median squared distance, d the number of
+features), the prediction is ``k(z)^T alpha``, ``(K + r I) alpha = y``. The error that point i would have if it were left
+out is ``alpha_i / [(K + r I)^-1]_ii`` (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning, Eq.
+(5.12)); s and r are those of the smallest, for each target.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LINEAR = 0.1
+CLIP = 5.0  # of a standardised feature
+
+
+class KernelRidge:
+    """A fit of targets (N, P) to features (N, d).
+
+    Parameters
+    ----------
+    features, targets : ndarray
+    weights : ndarray (N,), optional
+        How much the left-out errors count when s and r are chosen.
+
+    Attributes
+    ----------
+    left_out : ndarray (N, P)
+        The error of each point when it is left out: target - prediction.
+    """
+
+    def __init__(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None):
+        self.mean, self.spread = features.mean(axis=0), features.std(axis=0) + 1e-9
+        self.z = self.standardise(features)
+        self.target_mean, self.target_spread = targets.mean(axis=0), targets.std(axis=0) + 1e-300
+        y = (targets - self.target_mean) / self.target_spread
+        weights = np.ones(len(y)) if weights is None else weights
+        square = self._squared_distances(self.z)
+        self.unit = float(np.median(square)) + 1e-300
+        inner = LINEAR * (self.z @ self.z.T) / self.z.shape[1]
+        best = [(np.inf,)] * y.shape[1]
+        for scale in SCALES:
+            values, vectors = np.linalg.eigh(np.exp(-square / (scale * self.unit)) + inner)
+            rotated, squares = vectors.T @ y, vectors**2
+            for ridge in RIDGES:
+                inverse = 1.0 / (np.maximum(values, 0.0) + ridge)
+                alpha = vectors @ (rotated * inverse[:, None])
+                error = alpha / (squares @ inverse)[:, None]
+                size = weights @ error**2
+                for c in range(y.shape[1]):
+                    if size[c] < best[c][0]:
+                        best[c] = (size[c], scale, alpha[:, c], error[:, c], ridge)
+        self.scales = [each[1] for each in best]
+        self.ridges = [each[4] for each in best]
+        self.alpha = np.stack([each[2] for each in best], axis=1)
+        self.left_out = np.stack([each[3] for each in best], axis=1) * self.target_spread
+
+    def standardise(self, features: np.ndarray) -> np.ndarray:
+        """Features in units of their spread, clipped."""
+        return np.clip((np.atleast_2d(features) - self.mean) / self.spread, -CLIP, CLIP)
+
+    def _squared_distances(self, z: np.ndarray) -> np.ndarray:
+        sizes, own = np.sum(z**2, axis=1), np.sum(self.z**2, axis=1)
+        return np.maximum(sizes[:, None] + own - 2.0 * z @ self.z.T, 0.0)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Predictions (M, P) for features (M, d)."""
+        z = self.standardise(features)
+        square, inner = self._squared_distances(z), LINEAR * (z @ self.z.T) / self.z.shape[1]
+        columns = [
+            (np.exp(-square / (scale * self.unit)) + inner) @ alpha
+            for scale, alpha in zip(self.scales, self.alpha.T, strict=True)
+        ]
+        return self.target_mean + self.target_spread * np.stack(columns, axis=1)
+
+    def strangeness(self, features: np.ndarray, neighbours: int = 5) -> float:
+        """The distance of features (d,) to their nearest points, over what 99 % of the points keep to."""
+        own = np.sort(self._squared_distances(self.z), axis=1)[:, 1 : neighbours + 1].mean(axis=1)
+        there = np.sort(self._squared_distances(self.standardise(features))[0])[:neighbours].mean()
+        return float(np.sqrt(there / max(np.quantile(own, 0.99), 1e-300)))
