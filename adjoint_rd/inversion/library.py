@@ -58,9 +58,7 @@ class Region:
     def point(self, unit: np.ndarray) -> np.ndarray:
         """The parameters (in the model's order of names) of a point of the unit cube."""
         straight = np.array([name in ("Dv/Du", "k - k_c") for name in self.names])
-        a, b = np.where(straight, self.low, np.log(np.where(straight, 1.0, self.low))), np.where(
-            straight, self.high, np.log(np.where(straight, 1.0, self.high))
-        )
+        a, b = (np.where(straight, x, np.log(np.where(straight, 1.0, x))) for x in (self.low, self.high))
         c = a + unit * (b - a)
         c = np.where(straight, c, np.exp(c))
         if not self.pearson:
@@ -162,7 +160,8 @@ def build(
     try:
         while len(params) < count and drawn < most:
             p = where.point(points[drawn])
-            v = simulator.pattern(dict(zip(where.model.names, p.tolist(), strict=True)), np.random.default_rng([7, drawn]))
+            named = dict(zip(where.model.names, p.tolist(), strict=True))
+            v = simulator.pattern(named, np.random.default_rng([7, drawn]))
             drawn += 1
             if v is not None:
                 params.append(p)

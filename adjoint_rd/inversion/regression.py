@@ -1,16 +1,16 @@
 """Kernel ridge regression of several targets, its strength chosen by, and its errors measured on, left-out points.
 
-With standardised features z, ``K = exp(-|z - z'|^2 / (s m)) + c z.z' / d`` (m the median squared distance, d the number of
-features), the prediction is ``k(z)^T alpha``, ``(K + r I) alpha = y``. The error that point i would have if it were left
-out is ``alpha_i / [(K + r I)^-1]_ii`` (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning, Eq.
-(5.12)); s and r are those of the smallest, for each target.
+With standardised features z, ``K = exp(-|z - z'|^2 / (s m)) + c z.z' / d`` (m the median squared distance, d the number
+of features), the prediction is ``k(z)^T alpha``, ``(K + r I) alpha = y``. The error that point i would have if it were
+left out is ``alpha_i / [(K + r I)^-1]_ii`` (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine
+Learning, Eq. (5.12)); s and r are those of the smallest, for each target.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
+SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LINEAR = 0.1
 CLIP = 5.0  # of a standardised feature
