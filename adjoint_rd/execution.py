@@ -3,24 +3,19 @@
 Works on flat states ``(S, rows, columns)``, see `adjoint_rd.kernels.cpu`; knows neither losses nor schedules.
 """
 
-import ctypes
-import os
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numba.core.errors import NumbaError
 
+from .crew import Lock, available_threads, run_together
 from .errors import CheckpointError, InputError
 from .grid import Grid
+from .kernels.barrier import CANCELLED
 from .kernels.cpu import BLOCK, Geometry, Plan, Share, add_square_seed, all_finite
 from .models import Model
 from .schemes.compiled import time_loop
@@ -29,64 +24,6 @@ CHUNK_SECONDS = 0.15  # Ctrl-C and progress wait for the end of a chunk
 FIRST_CHUNK_VALUES = 4e6  # array values to update before the speed is known: some 10 ms
 VALUES_PER_THREAD = 8192  # below this, two threads that meet after each step gain nothing
 CALL_VALUES_PER_THREAD = 1_000_000  # below this, waking a thread costs more than it gains
-
-
-def available_threads() -> int:
-    """The processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this platform
-        return os.cpu_count() or 1
-
-
-class _Crew:
-    """Threads that stay alive between chunks.
-
-    One chunk at a time: its threads wait for each other, so that they must all be running.
-    """
-
-    def __init__(self, helpers: int):
-        self.pool = ThreadPoolExecutor(helpers, thread_name_prefix="adjoint_rd")
-        self.lock = threading.Lock()
-
-    def run(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
-        """Call `function` once with each of `arguments`, at the same time, the first in this thread."""
-        with self.lock:
-            apart = _processors_without_this_one(len(arguments))
-            helpers = [self.pool.submit(_apart, apart, function, each) for each in arguments[1:]]
-            function(*arguments[0])
-            for helper in helpers:
-                helper.result()
-
-
-def _apart(processors: set[int] | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    if processors:
-        with suppress(OSError):  # the set of allowed processors has just changed
-            os.sched_setaffinity(0, processors)  # of this thread alone
-    function(*arguments)
-
-
-def _processors_without_this_one(threads: int) -> set[int] | None:
-    """The processors that helpers of this thread should use, None for any.
-
-    Threads that meet after every step are both "cache-hot" to the kernel, which can leave them on one processor next to
-    an idle one for good. So helpers keep off the processor on which this thread runs, if there are enough of them.
-    """
-    if _libc is None:
-        return None
-    allowed = os.sched_getaffinity(0)
-    if len(allowed) < threads:
-        return allowed
-    return allowed - {_libc.sched_getcpu()}
-
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-@cache
-def _crew(process: int, helpers: int) -> _Crew:
-    # One per process: a forked child must not wait for threads that only its parent has.
-    return _Crew(helpers)
 
 
 class Pair:
@@ -157,7 +94,7 @@ class Executor:
         self.dtype = dtype
         self.dt = dt
         self.threads = threads
-        self.lock = threading.RLock()
+        self.lock = Lock()
         S, P = len(model.species), len(model.parameters)
         self.columns = grid.shape[-1]
         self.rows = grid.size // self.columns
@@ -521,6 +458,8 @@ class Executor:
         all_sums = (self._unsummed,) if all_sums is None else all_sums
         arguments = []
         threads = self._threads_for(steps)
+        if self._sync[CANCELLED]:  # of an interrupted run
+            self._sync = np.zeros(16, np.int64)
         for first, last in self._tiles_of_each(threads):
             shares = [Share(sums.scalars, sums.fields, first, last, self._sync, threads) for sums in all_sums]
             arguments.append((*before, *shares, *after))
@@ -537,7 +476,7 @@ class Executor:
             if threads == 1:
                 loop(*arguments[0])
             else:
-                _crew(os.getpid(), threads - 1).run(loop, arguments)
+                run_together(loop, arguments, self._sync)
         except NumbaError as error:
             reasons = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Failed in")]
             raise InputError(

@@ -18,7 +18,6 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import scipy
 from scipy import fft, linalg, sparse
@@ -26,6 +25,7 @@ from scipy.sparse.linalg import splu
 
 from .errors import InputError
 from .grid import Grid
+from .kernels.disk_cache import njit_cached
 from .models import Model
 
 LEAF_CELLS = 40
@@ -463,7 +463,7 @@ def _plan(shape: tuple[int, ...], periodic: tuple[bool, ...], reach: int, specie
     return _Plan(unknowns_in_order(tree, species), starts, beyond, tree.parent, to_parent)
 
 
-@numba.njit(cache=True)
+@njit_cached
 def _take(indptr, indices, data, start, end, later, where, F11, F21):
     """Copy the matrix's columns start .. end, on and below the diagonal, into a front."""
     for i in range(later.size):
@@ -477,7 +477,7 @@ def _take(indptr, indices, data, start, end, later, where, F11, F21):
                 F11[row - start, column - start] = data[e]
 
 
-@numba.njit(cache=True)
+@njit_cached
 def _extend(update, to, own, F11, F21, F22):
     """Add a child's update (lower triangle) at the places `to`, which ascend."""
     n = to.size

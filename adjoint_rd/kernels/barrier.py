@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 SPINS_BEFORE_YIELD = 2000
 GENERATION = 8  # in int64 items: a cache line of its own, away from the counter
+CANCELLED = 9  # not 0: nobody waits any more
 
 
 @intrinsic
@@ -52,7 +53,11 @@ else:
 
 @njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def meet(sync, threads):
-    """Wait until `threads` threads have called this with the same zero-initialised int64 array `sync` (16 items)."""
+    """Wait until `threads` threads have called this with the same zero-initialised int64 array `sync` (16 items).
+
+    Once sync[CANCELLED] is not 0, it returns at once, for threads whose companions will not come; what they compute is
+    then worthless.
+    """
     if threads == 1:
         return
     generation = _atomic_load(sync, GENERATION)
@@ -61,7 +66,7 @@ def meet(sync, threads):
         _atomic_add(sync, GENERATION, 1)
         return
     spins = 0
-    while _atomic_load(sync, GENERATION) == generation:
+    while _atomic_load(sync, GENERATION) == generation and _atomic_load(sync, CANCELLED) == 0:
         spins += 1
         if spins > SPINS_BEFORE_YIELD:
             _yield_processor()

@@ -7,13 +7,14 @@ threads.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from numba import njit
 
 from ..models import Model
 from . import cells
+from .disk_cache import njit_cached
 from .specialise import build
 from .subnormals import flush_subnormals, restore_control
 
@@ -268,7 +269,7 @@ def blend(out, x, weight, rate, share):
     accumulate(out, weight, rate, share)
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUM_FLAGS)
+@partial(njit_cached, error_model="numpy", nogil=True, fastmath=SUM_FLAGS)
 def add_square_seed(y, target, weight, weights, species, adjoint, values, block, first, last):
     """adjoint += w^2 (y - target), and values[tile] = sum (w (y - target))^2 / 2, on tiles first .. last - 1.
 
@@ -305,7 +306,7 @@ def add_square_seed(y, target, weight, weights, species, adjoint, values, block,
         values[tile] = 0.5 * total
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath=SUM_FLAGS)
+@partial(njit_cached, error_model="numpy", nogil=True, fastmath=SUM_FLAGS)
 def all_finite(flat):
     """Whether a 1-D array has neither NaN nor infinity: x - x is 0 for all other numbers."""
     total = flat[0] - flat[0] if len(flat) else 0.0

@@ -2,7 +2,6 @@
 
 import threading
 import types
-import warnings
 from functools import cache
 from typing import Any
 
@@ -10,6 +9,7 @@ from numba import njit
 
 from ..kernels import cells, cpu
 from ..kernels.barrier import meet
+from ..kernels.disk_cache import njit_cached
 from ..kernels.specialise import build
 from ..models import Model
 
@@ -69,12 +69,4 @@ def _time_loop(
         return njit(build(function, **bound), **cpu.INNER)
 
     function = build(loop, **{step: bind(getattr(scheme, step)) for step in steps})
-    try:
-        return njit(function, error_model="numpy", nogil=True, cache=True)
-    except RuntimeError as error:  # no writable place for the cache
-        warnings.warn(
-            f"Compiled kernels cannot be kept on disk and are compiled anew in each process ({error}). "
-            "Set NUMBA_CACHE_DIR to a writable folder.",
-            stacklevel=2,
-        )
-        return njit(function, error_model="numpy", nogil=True)
+    return njit_cached(function, error_model="numpy", nogil=True)
