@@ -120,7 +120,7 @@ def invert(
     subsample: int = 1,
     times: Any = None,
     dt: float | None = None,
-    scheme: str = "rk4",
+    scheme: str | None = None,
     refine: Any = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Inversion:
@@ -159,8 +159,8 @@ def invert(
         times: see `adjoint_rd.inversion.movie`. `scale` must be a number then; `offset` and `subsample` are for
         snapshots.
     dt, scheme : float, str
-        With `times`: the time step, which divides their intervals, and the scheme. By default RK4 with as few steps as
-        are stable. Frames of a run of this library are matched without discretisation error by that run's own.
+        With `times`: the time step, which divides their intervals, and the scheme ("euler" unless given). By default
+        both are found from the frames: Euler's steps of some length, or the continuous equations.
     refine : int or sequence of int
         With `times`: solve on grids so many times finer; two values give an extrapolation in the spacing.
     progress : callable, optional

@@ -83,14 +83,11 @@ def test_the_observers_slopes_are_its_derivatives(gamma):
 
 @pytest.fixture(scope="module")
 def window(gamma):
-    params, states, times = gamma
-    sim = rd.Simulation("gray_scott", rd.Grid((N, N)), dt=1.0, threads=1)
-    rng = np.random.default_rng(3)
-    data = states[:6, 1:] + 0.003 * rng.standard_normal(states[:6, 1:].shape)
-    found = movie_fit.Window(
-        sim, times[:6].astype(int), data, np.array(1 / 0.003), (1,), NAMES, {}, states[0], np.array([0.1, 0.1]), 1.5
-    )
-    return params, found
+    params, states, _ = gamma
+    data = states[:6, 1:] + 0.003 * np.random.default_rng(3).standard_normal(states[:6, 1:].shape)
+    model, grid, weight, spread = models.get("gray_scott"), rd.Grid((N, N)), np.array(1 / 0.003), np.array([0.1, 0.1])
+    frames = (10.0, range(6), 10, "euler", data, weight, (1,))
+    return params, movie_fit.Window(model, grid, *frames, NAMES, {}, states[0], spread, 1.5)
 
 
 def test_the_products_are_transposes_and_derivatives(window):
@@ -108,11 +105,12 @@ def test_the_products_are_transposes_and_derivatives(window):
 def test_the_covariance_is_the_inverse_of_the_schur_complement():
     """Against dense algebra on a grid of 6x6."""
     rng = np.random.default_rng(5)
-    sim = rd.Simulation("gray_scott", rd.Grid((6, 6)), dt=1.0, threads=1)
+    model, grid = models.get("gray_scott"), rd.Grid((6, 6))
     y0 = np.stack([0.5 + 0.1 * rng.random((6, 6)), 0.25 + 0.1 * rng.random((6, 6))])
     data = np.zeros((4, 1, 6, 6))
     spread = np.array([0.2, 0.1])
-    w = movie_fit.Window(sim, [0, 5, 10, 15], data, np.array(100.0), (1,), NAMES, {}, y0, spread, 1.5)
+    frames = (5.0, range(4), 5, "euler", data, np.array(100.0), (1,))
+    w = movie_fit.Window(model, grid, *frames, NAMES, {}, y0, spread, 1.5)
     x, xi = np.log([0.16, 0.08, 0.03, 0.06]), np.zeros(72)
     linear = movie_fit.Linearised(w, x, xi)
     J = np.concatenate([linear.Q.T @ linear.R, np.stack([linear.forth(e) for e in np.eye(72)], axis=1)], axis=1)
@@ -140,3 +138,14 @@ def test_wrong_arguments_are_named(gamma, options, words):
     with pytest.raises(rd.InputError) as error:
         rd.invert(states[:, 1], **{"times": times, **options})
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("scheme, dt", [("euler", 1.0), ("rk4", 1.0)])
+def test_the_time_step_of_the_frames_is_found(gamma, scheme, dt):
+    params, states, times = gamma
+    sim = rd.Simulation("gray_scott", rd.Grid((N, N)), dt=dt, scheme=scheme, stability="off", threads=1)
+    frames = sim.run(states[0], params, steps=200, save_every=10).states[:, 1]
+    fit = rd.invert(noisy(frames, 0.01, 0), times=times)
+    assert fit.success, fit.message
+    assert ("Explicit Euler with dt 1;" in fit.message) == (scheme == "euler")
+    assert np.max(np.abs(scores(fit, params))) < 4.0

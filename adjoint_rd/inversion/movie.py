@@ -7,10 +7,11 @@
                  in the right valley (C. Pires et al., Tellus 48A (1996) 96)             movie_fit
     verify       misfit against noise, frame by frame and between neighbours           movie_verdict
 
-Frames of the continuous equations: the default scheme (RK4) has no error in time to speak of; the star Laplacian's is
-``O(h^2)``. With `refine` the equations are solved on grids R times finer, of which the frames show every R-th cell,
-and two values of R give the extrapolation ``p_f + (p_f - p_c) / ((R_f / R_c)^2 - 1)``. Frames of a run of this library
-want that run's `dt`, `scheme` and grid: then there is no discretisation error at all.
+Frames of a run of this library want that run's `dt`, `scheme` and grid: then there is no discretisation error at all.
+If `dt` and `scheme` are not given, `movie_steps` finds from the frames whether they follow Euler steps of some length
+or the continuous equations (then by RK4, whose error in time is negligible). The star Laplacian's error is ``O(h^2)``:
+with `refine` the equations are solved on grids R times finer, of which the frames show every R-th cell, and two values
+of R give the extrapolation ``p_f + (p_f - p_c) / ((R_f / R_c)^2 - 1)``.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ import numpy as np
 from ..errors import AdjointRDError
 from ..grid import Grid
 from ..models import Model
-from ..simulation import Simulation
-from . import cleanup, movie_fit, movie_verdict, verdict
+from ..trajectory_fit import interpolate
+from . import cleanup, movie_fit, movie_steps, movie_verdict, verdict
+from .movie_fit import MovieFit, Window
 from .movie_start import MovieStart, Observer, best_start, regression
 from .start import structure
 
 BURN, SPAN = 8, 3  # frames that the observer takes to forget its start; intervals in one residual
 BAND = 1.2  # wavenumber times spacing up to which the observer's residual looks
 FIRST_WINDOW = 6  # frames
-WINDOW_ITERATIONS, WINDOW_PRODUCTS = 3, 25  # on windows before the last
+FULL: dict[str, Any] = dict(most=10, products=80, tolerance=0.03)  # `movie_fit.fit` to all frames
 SPREAD = (0.2, 0.1)  # prior standard deviation of the first state, hidden and observed species, in units of their range
 SMOOTH = 1.5  # wavenumber times spacing where the prior's filter is a half
 VARIANCE_TOLERANCE = 0.01
 CLOSE = 0.2  # of a standard error: converged when no parameter changes by more
 FLOOR = 3e-4  # of the largest value: frames are not trusted to better
-REACH = 0.55  # of the stability limit, by the default dt
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Movie:
     noise : float or None
         In the model's units.
     dt : float or None
-    scheme : str
+    scheme : str or None
+        None: to be found.
     refine : tuple of int
     """
 
@@ -81,7 +83,7 @@ class Movie:
     start: dict[str, float]
     noise: float | None
     dt: float | None
-    scheme: str
+    scheme: str | None
     refine: tuple[int, ...]
 
     @property
@@ -91,6 +93,16 @@ class Movie:
 
 
 Log = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A fit to all frames on one grid, the covariance of its logarithms, and the time step if it was estimated."""
+
+    window: Window
+    fit: MovieFit
+    covariance: np.ndarray
+    step: movie_steps.TimeStep | None
 
 
 def invert(movie: Movie, log: Log) -> dict[str, Any]:
@@ -125,19 +137,20 @@ def invert(movie: Movie, log: Log) -> dict[str, Any]:
     begin = _start(movie, images, cutoffs, log)
     if isinstance(begin, str):
         return refused(movie, begin)
-    done: list[tuple[movie_fit.Window, movie_fit.MovieFit, np.ndarray]] = []
+    done: list[Matched] = []
     params, first = begin.params, begin.first
     for R in movie.refine:
         try:
-            window, fit, covariance = _match(movie, R, params, first, sigma, log)
+            matched = _match(movie, R, params, first, sigma, log)
         except AdjointRDError as error:
             return refused(movie, f"the model does not run from the start that was found ({error})")
-        refusal = movie_verdict.implausible(movie, window, fit)
+        refusal = movie_verdict.implausible(movie, matched)
         if refusal:
             return refused(movie, refusal)
-        done.append((window, fit, covariance))
-        params, first = window.params(fit.x), _coarse(window.first(fit.xi), R)
-    return _result(movie, done, sigma, measured, log)
+        done.append(matched)
+        params = matched.window.params(matched.fit.x)
+        first = matched.window.first(matched.fit.xi)[(slice(None), *(slice(None, None, R),) * movie.grid.ndim)]
+    return _result(movie, done, sigma, measured)
 
 
 def _start(movie: Movie, images: np.ndarray, cutoffs: list[float], log: Log) -> MovieStart | str:
@@ -177,76 +190,68 @@ def _starts(movie: Movie, inner: tuple[str, ...]) -> list[dict[str, float]]:
 
 def _match(
     movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray, sigma: np.ndarray, log: Log
-) -> tuple[movie_fit.Window, movie_fit.MovieFit, np.ndarray]:
-    """Gauss-Newton on growing windows, on the grid R times finer."""
-    grid = movie.grid
-    if R > 1:
-        shape = tuple(n * R for n in grid.shape)
-        grid = Grid(shape, spacing=tuple(h / R for h in grid.spacing), boundary=grid.boundary)
-        first = interpolate(first, R)
-    steps = _steps_per_gap(movie, grid, params, R)
-    sim = Simulation(movie.model, grid, dt=movie.gap / steps, scheme=movie.scheme, stability="off")
-    size = np.max(np.abs(first), axis=tuple(range(1, first.ndim)))
-    spread = np.array([SPREAD[c in movie.species] * max(each, 0.1 * size.max()) for c, each in enumerate(size)])
-    shaped = sigma.reshape(1, -1, *(1,) * movie.grid.ndim)
-    window = movie_fit.Window(
-        sim, [steps * count for count in movie.counts], movie.frames, movie.seen / shaped, movie.species, movie.free,
-        movie.known, first, spread, SMOOTH / min(movie.grid.spacing), R,
-    )  # fmt: skip
-    x, xi = np.log([params[name] for name in movie.free]), np.zeros(first.size)
-    total = len(movie.counts)
-    lengths = [total] if R > movie.refine[0] else _lengths(total)
-    for length in lengths:
-        last = length == total
+) -> Matched:
+    """Gauss-Newton on growing windows, on the grid R times finer; the time step; the standard errors."""
+    window = _window(movie, R, params, first, sigma)
+    x, xi = np.log([params[name] for name in movie.free]), np.zeros(window.background.size)
 
-        def report(fit: movie_fit.MovieFit, length: int = length) -> None:
-            log(
-                f"match {length} frames" + (f", R={R}" if R > 1 else ""), params=window.params(fit.x), chi2=fit.chi2,
-                products=fit.products,
-            )  # fmt: skip
+    def report(window: Window) -> Callable[[MovieFit], None]:
+        name = f"match {len(window.counts)} frames" + (f", R={R}" if R > 1 else "")
+        return lambda fit: log(name, params=window.params(fit.x), chi2=fit.chi2, products=fit.products)
 
-        options = dict(most=10, products=80, tolerance=0.03) if last else dict(
-            most=WINDOW_ITERATIONS, products=WINDOW_PRODUCTS, tolerance=0.1
-        )  # fmt: skip
-        fit = movie_fit.fit(window.shorter(length), x, xi, report=report, **options)
-        x, xi = fit.x, fit.xi
+    if R == movie.refine[0]:
+        for length in _lengths(len(movie.counts)):
+            shorter = window.shorter(length)
+            found = movie_fit.fit(shorter, x, xi, most=3, products=25, tolerance=0.1, report=report(shorter))
+            x, xi = found.x, found.xi
+
+    def refit(window: Window, fit: MovieFit) -> MovieFit:
+        return movie_fit.fit(window, fit.x, fit.xi, **FULL, near=fit.linear, report=report(window))
+
+    fit = movie_fit.fit(window, x, xi, **FULL, report=report(window))
+    step = None
+    if movie.dt is None and movie.scheme is None and movie.refine == (1,):
+        window, fit, step = movie_steps.choose(window, fit, refit, log)
     assert fit.linear is not None
     covariance = fit.linear.covariance(VARIANCE_TOLERANCE, 150)
     small = CLOSE * np.sqrt(np.diag(covariance))
     if fit.converged and np.any(np.abs(fit.change) > small):
-        fit = movie_fit.fit(
-            window, x, xi, most=4, products=80, tolerance=0.01, small=small, near=fit.linear, report=report
-        )
-    log("standard errors", **{name: float(s / CLOSE) for name, s in zip(movie.free, small, strict=True)})
-    return window, fit, covariance
+        options = {**FULL, "tolerance": 0.01, "small": small}
+        fit = movie_fit.fit(window, fit.x, fit.xi, **options, near=fit.linear, report=report(window))
+    if step is not None and step.open:
+        covariance = covariance + np.outer(step.slope, step.slope) * step.deviation**2
+    log("standard errors", **dict(zip(movie.free, np.sqrt(np.diag(covariance)).tolist(), strict=True)))
+    return Matched(window, fit, covariance, step)
+
+
+def _window(movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray, sigma: np.ndarray) -> Window:
+    coarse, scheme = movie.grid, movie.scheme or "euler"
+    shape, spacing = tuple(n * R for n in coarse.shape), tuple(h / R for h in coarse.spacing)
+    grid = Grid(shape, spacing=spacing, boundary=coarse.boundary)
+    if movie.dt is not None:
+        steps = round(movie.gap / movie.dt) * R * R
+    elif scheme == "euler":  # so that its error falls as that of the grid does
+        steps = movie_steps.by_default(movie.model, coarse, movie.gap, scheme, params) * R * R
+    else:
+        steps = movie_steps.by_default(movie.model, grid, movie.gap, scheme, params)
+    first = interpolate(first, R)
+    size = np.max(np.abs(first), axis=tuple(range(1, first.ndim)))
+    size = np.maximum(size, 0.1 * size.max())
+    spread = np.array([SPREAD[c in movie.species] * each for c, each in enumerate(size)])
+    weights = movie.seen / sigma.reshape(1, -1, *(1,) * coarse.ndim)
+    return Window(
+        movie.model, grid, movie.gap, movie.counts, steps, scheme, movie.frames, weights, movie.species, movie.free,
+        movie.known, first, spread, SMOOTH / min(coarse.spacing), R,
+    )  # fmt: skip
 
 
 def _lengths(total: int) -> list[int]:
-    """Frames of the windows: about doubling, up to all."""
-    found = [total]
-    while found[0] > 1.5 * FIRST_WINDOW:
-        found.insert(0, found[0] // 2 + 1)
+    """Frames of the windows before the last: about doubling."""
+    found: list[int] = []
+    while total > 1.5 * FIRST_WINDOW:
+        total = total // 2 + 1
+        found.insert(0, total)
     return found
-
-
-def _steps_per_gap(movie: Movie, grid: Grid, params: Mapping[str, float], R: int) -> int:
-    if movie.dt is not None:
-        return round(movie.gap / movie.dt) * R * R
-    trial = Simulation(movie.model, grid, dt=movie.gap, scheme=movie.scheme, stability="off", threads=1)
-    found = trial.limits({**params, **movie.known})
-    limit = found.safe if found.safe == found.safe else found.certain
-    return max(1, int(np.ceil(movie.gap / (REACH * limit))))
-
-
-def interpolate(state: np.ndarray, R: int) -> np.ndarray:
-    """A periodic state on a grid R times finer, see `trajectory_fit.interpolate`."""
-    from ..trajectory_fit import interpolate as by_fourier
-
-    return by_fourier(state, R)
-
-
-def _coarse(state: np.ndarray, R: int) -> np.ndarray:
-    return state[(slice(None), *(slice(None, None, R),) * (state.ndim - 1))]
 
 
 def refused(movie: Movie, reason: str) -> dict[str, Any]:
@@ -263,23 +268,22 @@ def refused(movie: Movie, reason: str) -> dict[str, Any]:
     )
 
 
-def _result(movie: Movie, done: Any, sigma: np.ndarray, measured: np.ndarray, log: Log) -> dict[str, Any]:
-    window, fit, covariance = done[-1]
-    x, message = fit.x, ""
+def _result(movie: Movie, done: list[Matched], sigma: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
+    last = done[-1]
+    window, fit, covariance, x = last.window, last.fit, last.covariance, last.fit.x
     if len(done) > 1:
         q = (movie.refine[-1] / movie.refine[-2]) ** 2
-        x = x + (x - done[-2][1].x) / (q - 1.0)
+        x = x + (x - done[-2].fit.x) / (q - 1.0)
     floored = bool(np.any(measured < sigma))
     if floored or movie.noise is None:
         # Below the floor, sigma is a weight and not a noise: its size is that of the misfit.
         covariance = covariance * (fit.chi2 if floored else max(fit.chi2, 1.0))
+    refusal = movie_verdict.misfit(movie, last, floored) or movie_verdict.not_converged(fit)
+    if refusal:
+        return refused(movie, refusal)
     params = window.params(x)
     values = np.array([params[name] for name in movie.free])
     relative = np.sqrt(np.diag(covariance))
-    refusal = movie_verdict.misfit(movie, window, fit, floored) or movie_verdict.not_converged(fit)
-    if refusal:
-        return refused(movie, refusal)
-    message = movie_verdict.praise(movie, done, x, relative, float(measured.max()))
     rate = window.sim.rate(window.first(fit.xi), params)
     return dict(
         params={name: params[name] for name in movie.model.names},
@@ -288,8 +292,7 @@ def _result(movie: Movie, done: Any, sigma: np.ndarray, measured: np.ndarray, lo
         names=movie.free,
         state=window.first(fit.xi),
         success=True,
-        message=message,
+        message=movie_verdict.praise(movie, done, x, relative, float(measured.max())),
         noise=float(measured.max()),
         rate=float(np.sqrt(np.mean(rate**2))),
     )
-

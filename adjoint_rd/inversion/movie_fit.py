@@ -31,7 +31,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import AdjointRDError
+from ..grid import Grid
 from ..linearised import LinearisedRun
+from ..models import Model
 from ..simulation import Simulation
 from ..sparse import Spectral
 
@@ -44,9 +46,14 @@ class Window:
 
     Parameters
     ----------
-    sim : Simulation
-    marks : sequence of int
-        The step number of each frame; the first is 0.
+    model : Model
+    grid : Grid
+    interval : float
+        The common interval of the frames' times.
+    counts : sequence of int
+        The frames' times in units of it, from 0.
+    steps, scheme : int, str
+        How the runs cover an interval.
     data : ndarray (M, O, *shape)
         The frames of the observed species in the cells that `every` selects.
     weights : ndarray, broadcasts against `data`
@@ -69,8 +76,12 @@ class Window:
 
     def __init__(
         self,
-        sim: Simulation,
-        marks: Sequence[int],
+        model: Model,
+        grid: Grid,
+        interval: float,
+        counts: Sequence[int],
+        steps: int,
+        scheme: str,
         data: np.ndarray,
         weights: np.ndarray,
         species: tuple[int, ...],
@@ -81,28 +92,41 @@ class Window:
         smooth: float,
         every: int = 1,
     ):
-        self.sim, self.marks, self.data = sim, [int(mark) for mark in marks], data
+        self.model, self.grid, self.interval, self.data = model, grid, float(interval), data
+        self.counts = [int(count) for count in counts]
+        self._run_by(steps, scheme)
         self.weights = np.broadcast_to(np.asarray(weights, dtype=np.float32), data.shape)
         self.species, self.free, self.fixed = species, free, dict(fixed)
         self.background = background
-        self.every = (slice(None, None, every),) * sim.grid.ndim
-        self.spectral = Spectral(sim.grid)
+        self.every = (slice(None, None, every),) * grid.ndim
+        self.spectral = Spectral(grid)
         # The fourth power: steep enough to matter, flat enough to leave the wavenumbers of patterns alone.
         self.filter = 1.0 / (1.0 + (self.spectral.lam / smooth**2) ** 2)
-        self.spread = np.asarray(spread, dtype=np.float64).reshape(-1, *(1,) * sim.grid.ndim)
+        self.spread = np.asarray(spread, dtype=np.float64).reshape(-1, *(1,) * grid.ndim)
         self.count = int(np.count_nonzero(self.weights))
-        self.sim_for_products = Simulation(
-            sim.model, sim.grid, dt=sim.dt, scheme=sim.scheme_name, dtype="float32", stability="off"
-        )
-        self.gap = int(np.gcd.reduce(self.marks)) if len(self.marks) > 1 else 1
 
     def shorter(self, frames: int) -> Window:
         """The same problem for the first so many frames."""
         copy = object.__new__(Window)
         copy.__dict__.update(self.__dict__)
-        copy.marks, copy.data, copy.weights = self.marks[:frames], self.data[:frames], self.weights[:frames]
+        copy.counts, copy.marks = self.counts[:frames], self.marks[:frames]
+        copy.data, copy.weights = self.data[:frames], self.weights[:frames]
         copy.count = int(np.count_nonzero(copy.weights))
         return copy
+
+    def with_steps(self, steps: int, scheme: str) -> Window:
+        """The same problem with so many steps of `scheme` in the common interval of the frames."""
+        copy = object.__new__(Window)
+        copy.__dict__.update(self.__dict__)
+        copy._run_by(steps, scheme)
+        return copy
+
+    def _run_by(self, steps: int, scheme: str) -> None:
+        options: dict[str, Any] = dict(dt=self.interval / steps, scheme=scheme, stability="off")
+        self.steps = steps
+        self.marks = [steps * count for count in self.counts]
+        self.sim = Simulation(self.model, self.grid, **options)
+        self.sim_for_products = Simulation(self.model, self.grid, dtype="float32", **options)
 
     def params(self, x: np.ndarray) -> dict[str, float]:
         """All parameters at x."""
@@ -122,8 +146,8 @@ class Window:
 
     def misfit(self, x: np.ndarray, xi: np.ndarray) -> np.ndarray:
         """W (H y - d), of the data's shape; raises if the run diverges."""
-        run = self.sim.run(self.first(xi), self.params(x), steps=self.marks[-1], save_every=self.gap)
-        states = run.states[[mark // self.gap for mark in self.marks]]
+        run = self.sim.run(self.first(xi), self.params(x), steps=self.marks[-1], save_every=self.steps)
+        states = run.states[self.counts]
         return (self.observed(states) - self.data) * self.weights
 
     def cost(self, m: np.ndarray, xi: np.ndarray) -> float:

@@ -31,7 +31,7 @@ def run(
     boundary: str,
     known: Mapping[str, float] | None,
     dt: float | None,
-    scheme: str,
+    scheme: str | None,
     refine: Any,
     progress: Callable[[str], None] | None,
 ) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def run(
     if grid.size < LEAST_CELLS:
         raise InputError(f"frames of shape {grid.shape} are too few cells; at least {LEAST_CELLS} are needed.")
     since, counts, gap = _times(times, len(frames))
-    get_scheme(scheme)
+    if scheme is not None:
+        get_scheme(scheme)
     movie = Movie(
         model=model,
         grid=grid,
@@ -63,7 +64,7 @@ def run(
         start=_parameters("start", start, model, positive=True),
         noise=None if noise is None else _noise(noise) * abs(factor),
         dt=None if dt is None else _dt(dt, gap),
-        scheme=scheme,
+        scheme=scheme if dt is None or scheme is not None else "euler",
         refine=_refine(refine, grid),
     )
     stages: list[dict[str, Any]] = []

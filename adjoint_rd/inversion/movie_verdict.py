@@ -37,9 +37,9 @@ def nothing_to_fit(movie: Any, images: np.ndarray, spectra: Any, sigma: np.ndarr
     return None
 
 
-def implausible(movie: Any, window: Any, fit: Any) -> str | None:
+def implausible(movie: Any, matched: Any) -> str | None:
     """Whether the parameters are outside of what a pattern on this grid can have."""
-    reason = verdict.implausible(window.params(fit.x), movie.model, movie.grid)
+    reason = verdict.implausible(matched.window.params(matched.fit.x), movie.model, movie.grid)
     return f"matching leads to {reason}; the frames are no movie of {movie.model.name}." if reason else None
 
 
@@ -48,8 +48,9 @@ def not_converged(fit: Any) -> str | None:
     return None if fit.converged else "matching did not converge; give start= nearer to the answer, or fewer frames."
 
 
-def misfit(movie: Any, window: Any, fit: Any, floored: bool) -> str | None:
+def misfit(movie: Any, matched: Any, floored: bool) -> str | None:
     """Whether the best run leaves more than noise: in all, in one frame, or correlated between neighbours."""
+    window, fit = matched.window, matched.fit
     m = fit.misfit
     name = movie.model.name
     if floored:
@@ -81,7 +82,7 @@ def misfit(movie: Any, window: Any, fit: Any, floored: bool) -> str | None:
 
 def praise(movie: Any, done: Any, x: np.ndarray, relative: np.ndarray, noise: float) -> str:
     """What to say about a success."""
-    window, fit, _ = done[-1]
+    window, fit, step = done[-1].window, done[-1].fit, done[-1].step
     worst = int(np.argmax(relative))
     names = movie.free
     parts = [
@@ -91,7 +92,12 @@ def praise(movie: Any, done: Any, x: np.ndarray, relative: np.ndarray, noise: fl
     if relative[worst] > 0.01:
         loose = [name for name, error in zip(names, relative, strict=True) if error > 0.01]
         parts.append(f"The data do not determine {', '.join(loose)} to 1 %.")
-    parts.append(f"{movie.scheme} with dt {window.sim.dt:.4g}; noise {noise:.2g}, misfit {fit.chi2**0.5:.3f} of it.")
+    scheme = {"euler": "Explicit Euler", "rk4": "RK4"}[window.sim.scheme_name]
+    parts.append(f"{scheme} with dt {window.sim.dt:.4g}; noise {noise:.2g}, misfit {fit.chi2**0.5:.3f} of it.")
+    if step is not None:
+        parts.append(f"The frames' own time step, estimated: {step.estimate:.3g} +- {step.deviation:.2g}.")
+        if not step.agrees:
+            parts.append("No scheme tried agrees: the discretisation adds to the errors; give dt= or refine=.")
     if len(done) > 1:
         moved = np.abs(x - fit.x)
         shares = ", ".join(f"{name} {100 * m:.2g} %" for name, m in zip(names, moved, strict=True))
