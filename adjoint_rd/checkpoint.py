@@ -235,6 +235,17 @@ def _with_slots(steps: int, slots: int) -> Schedule:
     return Schedule(steps, segment, min(slots, max(schedule.segments - 1, 0)))
 
 
+def check_room(needed: float, what: str, remedy: str = "", available: float | None = None) -> None:
+    """Raise a `CheckpointError` if `needed` bytes are more than may be used; small needs are not looked at."""
+    if needed <= UNNOTICED_BYTES:
+        return
+    budget = MEMORY_SHARE * (available_bytes() if available is None else available)
+    if needed > budget:
+        raise CheckpointError(
+            f"{what} needs {needed / 1e9:.2f} GB, but {budget / 1e9:.2f} GB may be used.{' ' * bool(remedy)}{remedy}"
+        )
+
+
 def available_bytes() -> float:
     """Memory that this process may still take: the least of what the machine, the container and the limits leave."""
     found = []
@@ -244,21 +255,41 @@ def available_bytes() -> float:
                 found.append(1024.0 * float(line.split()[1]))
     except OSError:
         pass
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for folder, limit, used in _cgroups():
         try:
-            found.append(float(Path(limit).read_text()) - float(Path(used).read_text()))
+            found.append(float((folder / limit).read_text()) - float((folder / used).read_text()))
         except (OSError, ValueError):  # not there, or "max"
             continue
     try:
         import resource
 
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            found.append(limit - pages * os.sysconf("SC_PAGE_SIZE"))
+        for kind, column in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+            limit = resource.getrlimit(kind)[0]
+            if limit != resource.RLIM_INFINITY:
+                pages = int(Path("/proc/self/statm").read_text().split()[column])
+                found.append(limit - pages * os.sysconf("SC_PAGE_SIZE"))
     except (ImportError, OSError):
         pass
     return max(min(found), 0.0) if found else float("inf")
+
+
+def _cgroups() -> Iterator[tuple[Path, str, str]]:
+    """(folder, file of the limit, file of the use) of the control groups that this process is in, and those above."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, names = root, ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):
+            yield folder, *names
+            if folder == base:
+                break

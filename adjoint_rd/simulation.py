@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,8 @@ class Simulation:
             raise InputError(
                 f"the rest state of {self.model.name} depends on {error}; give params= to initial_state."
             ) from None
+        # In float64, with the noise and a copy.
+        checkpoint.check_room(4 * 8 * self.grid.size * len(rest), f"an initial state on {self.grid}")
         options.setdefault("clip", self.model.clip)
         return initial.make(kind, self.grid.shape, rest, seed, rng, **options).astype(self.dtype)
 
@@ -299,6 +302,7 @@ class Simulation:
         fractions = ", ".join(f"{D} dt/h^2 = {params[D] * self.dt / h2:.3g}" for D in self.model.diffusivities)
         outlook = "every run grows without bound" if name == "certain" else "blow-up is possible"
         other = "" if self.scheme_name == "rk4" else " A higher-order scheme='rk4' allows 1.39 times as much."
+        other += self.model.percent_hint(params)
         return (
             f"dt={self.dt:g} exceeds {limit:.4g}, the '{name}' limit of {self.scheme_name} in {self.grid.ndim}-D, "
             f"where {outlook}: {reason}; {fractions}. Use dt <= {limit:.4g} or a coarser spacing.{other}"
@@ -361,6 +365,12 @@ class Simulation:
         every = steps if save_every is None else check_count("save_every", save_every, 1)
         self.check_stability(params)
         marks = sorted({*range(0, steps + 1, every or 1), steps})
+        checkpoint.check_room(
+            len(marks) * self._state_bytes,
+            f"save_every={save_every} keeps {len(marks)} states and",
+            "Save fewer, or run in pieces and save each.",
+            self.executor.available_bytes(),
+        )
         saved = self.executor.saved(len(marks), y0)
         with self.executor.lock:
             plan, fielded = self._plan(params)
@@ -520,11 +530,10 @@ class Simulation:
             )
             sweeps.follow(schedule, sweep.observed, sweep)
             # Summed from the first observation to the last, in whatever order the schedule met them.
-            return Gradient(
-                sum(sweep.values[::-1], start=value),
-                sweep.sums.gradient(),
-                self.executor.result(sweep.adjoint.current, y0),
-            )
+            value = sum(sweep.values[::-1], start=value)
+            by_name = sweep.sums.gradient()
+            self._check_derivatives(value, by_name, sweep.adjoint.current)
+            return Gradient(value, by_name, self.executor.result(sweep.adjoint.current, y0))
 
     def predicted_bytes(self, steps: int, *, window: int | None = None, checkpoints: Any = "auto") -> int:
         """Memory (of the card with backend="cuda") that `gradient` will take at its peak, beyond the library's own.
@@ -600,6 +609,7 @@ class Simulation:
                 self.executor.advance_tangent(state, tangent, plan, fielded, mark - before, progress)
                 if not self.executor.finite(state.current):
                     self._diverged(since, params, before, mark)
+                self._check_derivatives(0.0, {}, tangent.current)
                 found.append(
                     Tangent(self.executor.result(state.current, y0), self.executor.result(tangent.current, y0))
                 )
@@ -786,7 +796,15 @@ class Simulation:
                     f"the loss at step {step + offset} returned a seed of shape {seed.shape} and dtype {seed.dtype}; "
                     f"it must be real numbers of shape {self.state_shape}."
                 )
-            return self._value(loss, step + offset, y), seed
+            value = self._value(loss, step + offset, y)
+            if not np.isfinite(seed).all():
+                raise DivergenceError(
+                    f"the loss at step {step + offset} returned a seed that is not finite at "
+                    f"{self._place(seed)}, for a finite state.",
+                    step=step + offset,
+                    state=y.copy(),
+                )
+            return value, seed
 
         def check(state: np.ndarray, since: np.ndarray, first: int, last: int) -> None:
             if not self.executor.finite(state):
@@ -799,7 +817,24 @@ class Simulation:
         value = loss.value(y)
         if np.ndim(value) or not isinstance(value, (float, int, np.floating, np.integer)):
             raise InputError(f"the loss at step {step} returned {value!r}; value(y) must return one number.")
+        if not isfinite(value):
+            raise DivergenceError(
+                f"the loss at step {step} returned {float(value)} for a finite state, {y.min():.3g} .. {y.max():.3g}.",
+                step=step,
+                state=y.copy(),
+            )
         return float(value)
+
+    def _check_derivatives(self, value: Any, by_name: Mapping[str, Any], derivative: Any) -> None:
+        """Raise a `DivergenceError` if a loss or a derivative of a finite run overflows."""
+        names = [name for name, slope in by_name.items() if not np.isfinite(slope).all()]
+        if np.isfinite(value).all() and not names and self.executor.finite(derivative):
+            return
+        which = "the loss" if not np.isfinite(value).all() else f"dL/d{names[0]}" if names else "the derivative"
+        raise DivergenceError(
+            f"{which} overflows {self.dtype}, though the states are finite: derivatives grow along this run. Use fewer "
+            "steps, a window, or parameters and a dt further from instability."
+        )
 
     def _diverged(self, start: np.ndarray, params: dict[str, Any], first: int, last: int) -> None:
         """Raise a `DivergenceError` for a run that is finite at step `first` (state `start`) and not at `last`."""
@@ -817,15 +852,24 @@ class Simulation:
             else:
                 bad = middle
         found = self.executor.look(state).copy()
+        pair = self.executor.pair("state", state)
+        self.executor.advance(pair, plan, fielded, bad - good)
+        place = self._place(self.executor.look(pair.current))
         largest = float(np.max(np.abs(found)))
+        safe = stability.limits(self.model, self.grid, params, self.scheme).safe
         given = ", ".join(f"{name}={np.mean(params[name]):.4g}" for name in self.model.names)
         raise DivergenceError(
-            f"the state is no longer finite after step {bad} (largest value before it {largest:.3g}) with {given}, "
-            f"dt={self.dt:g}. Use a smaller dt; the safe limit here is "
-            f"{stability.limits(self.model, self.grid, params, self.scheme).safe:.4g}.",
+            f"the state is no longer finite after step {bad} (first at {place}; largest value before it {largest:.3g}) "
+            f"with {given}, dt={self.dt:g}. Use a smaller dt; the safe limit here is {safe:.4g}."
+            f"{self.model.percent_hint(params)}",
             step=bad,
             state=found,
         )
+
+    def _place(self, state: np.ndarray) -> str:
+        """Where the first value that is not finite is, in words; of a batch, in any member."""
+        species, *index = (int(i) for i in np.argwhere(~np.isfinite(state))[0][-1 - self.grid.ndim :])
+        return f"{self.model.species[species]}[{', '.join(map(str, index))}]"
 
 
 def _backend(asked: str) -> str:
@@ -859,6 +903,8 @@ def _as_array(argument: str, value: Any) -> np.ndarray:
         return np.asarray(value)
     except ValueError:
         raise InputError(f"{argument} is no array: its rows differ in length.") from None
+    except (TypeError, RuntimeError) as error:  # arrays of cupy, tensors of torch on a card or with a gradient
+        raise InputError(f"{argument} is a {type(value).__name__} that NumPy cannot read: {error}") from None
 
 
 def _check_finite(argument: str, array: np.ndarray, largest: float) -> None:

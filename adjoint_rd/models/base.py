@@ -9,6 +9,7 @@ In a function of a model write no bare number next to a value (``1 - u``, ``2 * 
 the arithmetic to float64. Use ``u + u`` or factor it out: ``F - F * u``.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,8 @@ class Model:
         One name a species, by default ``D`` followed by the species' name.
     equations : str
         The equations in plain text, for messages and help.
+    usual : dict, optional
+        {kinetic parameter: the largest value that is usual}, for messages about values in percent.
 
     Raises
     ------
@@ -80,6 +83,7 @@ class Model:
     clip: tuple[float, float] | None = None
     diffusivities: tuple[str, ...] = ()
     equations: str = ""
+    usual: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         for field in ("species", "parameters", "diffusivities"):
@@ -119,15 +123,26 @@ class Model:
             raise InputError(
                 f"{argument}={given!r} must be a dict with the parameters {', '.join(self.names)} of {self.name}."
             )
+        missing = [name for name in self.names if name not in given]
+        lacking = f" and lacks {', '.join(missing)}" if missing else ""
         for name in given:
             if name not in self.names:
                 raise InputError(
-                    f"{argument} has {name!r}, which {self.name} does not know; its parameters are "
-                    f"{', '.join(self.names)}.{did_you_mean(name, self.names)}"
+                    f"{argument} has {name!r}, which {self.name} does not know{lacking}; its parameters are "
+                    f"{', '.join(self.names)}.{did_you_mean(name, missing or self.names)}"
                 )
-        missing = [name for name in self.names if name not in given]
         if missing:
             raise InputError(f"{argument} lacks {', '.join(missing)}; {self.name} needs {', '.join(self.names)}.")
+
+    def percent_hint(self, params: Mapping[str, Any]) -> str:
+        """A sentence about the parameters that look as if given in percent, or an empty string."""
+        means = _means(params)
+        found = [
+            f"{name}={means[name]:g} looks like a percentage; did you mean {means[name] / 100:g}?"
+            for name, most in self.usual.items()
+            if name in means and most < means[name] <= 100 * most
+        ]
+        return "".join(f" {each}" for each in found)
 
     def rest_state(self, params: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the rest state for `params`; fields enter by their mean."""

@@ -86,5 +86,6 @@ gray_scott = Model(
     box=lambda p: ((0.0, 1.0), (0.0, 0.6)),
     seed=lambda p: (0.5, 0.25),
     clip=(0.0, 1.0),
+    usual=dict(F=0.25, k=0.25),  # v lasts only where 4 (F + k)^2 <= F, so F <= 1/4 and k <= 1/16
     equations="u_t = Du Lap u - u v^2 + F (1 - u);  v_t = Dv Lap v + u v^2 - (F + k) v",
 )
