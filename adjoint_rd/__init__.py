@@ -44,6 +44,7 @@ _LATER = {
     "standard_errors": "objective",
 }
 _MODULES = (
+    "animations",
     "guards",
     "initial",
     "io",
@@ -51,6 +52,7 @@ _MODULES = (
     "landscape_plots",
     "matching",
     "models",
+    "named_losses",
     "penalties",
     "plots",
     "presets",

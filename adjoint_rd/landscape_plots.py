@@ -1,12 +1,6 @@
-"""Pictures of landscapes, of loss matrices and of runs: matplotlib figures, GIFs through Pillow, MP4 when ffmpeg is
-there.
+"""Pictures of landscapes, of loss matrices and of descents: matplotlib figures; nothing is shown or saved."""
 
-Functions that draw take optional axes, and return the figure; nothing is shown or saved unless asked.
-"""
-
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +8,7 @@ import numpy as np
 from .errors import InputError
 from .landscape import Landscape, boundaries
 
-__all__ = ["animate", "pairwise", "show", "training", "write_animation"]
+__all__ = ["pairwise", "show", "training"]
 
 
 def show(
@@ -204,118 +198,3 @@ def training(histories: Mapping[str, Any], *, truth: Mapping[str, float] | None 
         if truth and name in truth:
             ax.axhline(truth[name], color="k", ls="--", lw=0.8)
     return figure
-
-
-# Animations
-
-
-def animate(
-    states: Mapping[str, np.ndarray] | np.ndarray,
-    path: Any,
-    *,
-    species: int = -1,
-    limits: tuple[float, float] | None = None,
-    scale: int = 3,
-    fps: float = 12.0,
-    colormap: str = "viridis",
-) -> None:
-    """Write an animation of a run (`Run.states`), or of several side by side.
-
-    Parameters
-    ----------
-    states : ndarray (n, S, rows, columns), or dict {label: ndarray}
-        Runs of different length stay at their last state.
-    path : path
-        .gif (needs nothing else), or .mp4 (needs ffmpeg).
-    species : int
-        Which to show, by default the last.
-    limits : (low, high), optional
-        Of the colours, by default those of all frames.
-    scale : int
-        Pixels a cell.
-    fps : float
-    colormap : str
-    """
-    from matplotlib import colormaps
-
-    runs = states if isinstance(states, Mapping) else {"": states}
-    shown = {label: np.asarray(run)[:, species] for label, run in runs.items()}
-    for label, run in shown.items():
-        if run.ndim != 3 or not len(run):
-            raise InputError(f"the states {label!r} must be (n, S, rows, columns) with n >= 1.")
-    if limits is None:
-        finite = np.concatenate([run[np.isfinite(run)].ravel() for run in shown.values()])
-        limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    low, high = limits
-    table = (255.0 * colormaps[colormap](np.linspace(0.0, 1.0, 256))[:, :3]).astype(np.uint8)
-
-    def frames() -> Iterable[np.ndarray]:
-        for n in range(max(len(run) for run in shown.values())):
-            panels = []
-            for label, run in shown.items():
-                z = np.nan_to_num(run[min(n, len(run) - 1)], nan=low, posinf=high, neginf=low)
-                level = np.clip((z - low) / ((high - low) or 1.0) * 255.0, 0.0, 255.0).astype(np.uint8)
-                picture = table[np.kron(level, np.ones((scale, scale), np.uint8))]
-                panels.append(_titled(picture, label))
-            tallest = max(len(panel) for panel in panels)
-            gap = np.full((tallest, 2 * scale, 3), 255, np.uint8)
-            row = [part for panel in panels for part in (_padded(panel, tallest), gap)][:-1]
-            yield np.concatenate(row, axis=1)
-
-    write_animation(frames(), path, fps=fps)
-
-
-def _padded(picture: np.ndarray, rows: int) -> np.ndarray:
-    return np.pad(picture, ((0, rows - len(picture)), (0, 0), (0, 0)), constant_values=255)
-
-
-def _titled(picture: np.ndarray, label: str) -> np.ndarray:
-    if not label:
-        return picture
-    from PIL import Image, ImageDraw
-
-    strip = Image.new("RGB", (picture.shape[1], 16), "white")
-    ImageDraw.Draw(strip).text((2, 2), label, fill="black")
-    return np.concatenate([np.asarray(strip), picture])
-
-
-def write_animation(frames: Iterable[Any], path: Any, *, fps: float = 12.0) -> None:
-    """Write frames, arrays (rows, columns, 3) of uint8 or matplotlib figures, to a .gif or .mp4 file."""
-    from PIL import Image
-
-    path = Path(path)
-    pictures = [_picture(frame) for frame in frames]
-    if not pictures:
-        raise InputError("an animation needs at least one frame.")
-    if path.suffix.lower() == ".gif":
-        images = [Image.fromarray(picture).quantize(128) for picture in pictures]
-        images[0].save(path, save_all=True, append_images=images[1:], duration=max(20, round(1000 / fps)), loop=0)
-        return
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
-    _write_mp4(pictures, path, fps)
-
-
-def _picture(frame: Any) -> np.ndarray:
-    if isinstance(frame, np.ndarray):
-        return frame
-    from PIL import Image
-
-    stream = io.BytesIO()
-    frame.savefig(stream, format="png", dpi=90)
-    stream.seek(0)
-    return np.asarray(Image.open(stream).convert("RGB"))
-
-
-def _write_mp4(pictures: list[np.ndarray], path: Path, fps: float) -> None:
-    import shutil
-    import subprocess
-
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise InputError(f"{path.name} needs the program ffmpeg, which is not here. Install it, or write a .gif.")
-    rows, columns = (n - n % 2 for n in pictures[0].shape[:2])  # H.264 wants even sizes
-    command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}"]
-    command += ["-r", f"{fps:g}", "-i", "-", "-pix_fmt", "yuv420p", str(path)]
-    raw = b"".join(np.ascontiguousarray(picture[:rows, :columns]).tobytes() for picture in pictures)
-    subprocess.run(command, input=raw, check=True)

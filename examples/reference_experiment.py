@@ -298,7 +298,7 @@ def main(arguments=None):
         sim.run(start(sim, 7), params, steps=size.warmup, save_every=size.warmup // 40).states
         for params in (TRUTH, first.unpack(START), *(each["params"] for each in rows[:2]))
     ]
-    landscape_plots.animate(
+    animations.runs(
         dict(zip(("truth", "reference start", *(each["label"] for each in rows[:2])), grown, strict=False)),
         out / "runs.gif",
         scale=2,

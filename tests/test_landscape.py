@@ -151,11 +151,11 @@ def test_animations(setting, tmp_path):
     sim, starts, _ = setting
     one = sim.run(starts[0], TRUE, steps=40, save_every=10).states
     other = sim.run(starts[1], TRUE, steps=20, save_every=10).states
-    landscape_plots.animate(one, tmp_path / "one.gif")
-    landscape_plots.animate({"one": one, "other": other}, tmp_path / "two.gif", scale=2)
+    animations.runs(one, tmp_path / "one.gif")
+    animations.runs({"one": one, "other": other}, tmp_path / "two.gif", scale=2)
     with Image.open(tmp_path / "two.gif") as picture:
         assert picture.n_frames == 5 and picture.size == (2 * 32 + 4, 32 + 16)
     figure = landscape_plots.training({"gd": {"value": [3.0, 2.0], "F": [0.03, 0.034]}}, truth=TRUE)
-    landscape_plots.write_animation([figure, figure], tmp_path / "training.gif")
+    animations.write([figure, figure], tmp_path / "training.gif")
     with pytest.raises(rd.InputError, match="gif or"):
-        landscape_plots.animate(one, tmp_path / "one.avi")
+        animations.runs(one, tmp_path / "one.avi")

@@ -1,16 +1,23 @@
 """Descent with a learning rate 100 times too large, from 100 random starts with live patterns: what survives.
 
-    python validation/adaptive_descent.py [--starts 100]
+    python validation/adaptive_descent.py [--starts 100] [--seconds 200] [--out adaptive_descent.jsonl]
 
-The training problem of examples/reference_experiment.py at 64x64: batches of two fresh starts, 900 steps of warm-up, a
-window of 600, radial log spectrum, against four patterns of the truth of the same age. Starts: Du in [0.12, 0.20],
-Dv/Du in [0.4, 0.6], F in [0.025, 0.055], k in [0.055, 0.066], uniform, kept if std v > 0.02 after the warm-up. The
-learning rate: the largest of 1e-7, 3e-7, 1e-6, ... at which plain descent survives 20 iterations at the reference
-start, times 100. Losses are judged on one fixed evaluation set. Fails unless `minimize` never returns a point that is
-not finite, never reports success at an abnormal one, and ends lower than it began in >= 95 %, for each rule shown.
+The training problem of examples/reference_experiment.py at 64x64: batches of two fresh starts and two targets, 900 steps
+of warm-up, a window of 600, radial log spectrum, against four patterns of the truth of the same age. Starts: Du in
+[0.12, 0.20], Dv/Du in [0.4, 0.6], F in [0.025, 0.055], k in [0.055, 0.066], uniform, kept if std v > 0.02 after the
+warm-up. The learning rate: the largest of 1e-7, 3e-7, 1e-6, ... at which plain descent survives 12 iterations at the
+reference start, times 100. Losses are judged on one fixed evaluation set of four members.
+
+Abnormal: not finite, dt above the `certain` limit, or the run diverges. "alarms" counts ends at which, moreover, one of
+the guards Multiplier and Range alarms on a run of 1500 steps.
+
+Results are kept line by line in --out, so that a run that was cut off goes on; --seconds stops it in good order. Fails
+unless `minimize` never returns a point that is not finite, never reports success at an abnormal one, and ends lower than
+it began in >= 95 %, for each rule.
 """
 
 import argparse
+import json
 import sys
 import time
 import warnings
@@ -20,122 +27,178 @@ import numpy as np
 import scipy.optimize
 
 import adjoint_rd as rd
-from adjoint_rd import optimize
+from adjoint_rd import guards, matching, optimize, pattern_losses
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-import reference_experiment as reference
-
-SIZE = reference.Size((64, 64), 4, 1_500, 900, 1e-5, 600, 2, 20, 0)
+TRUTH = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
+REFERENCE = np.array([-2.0, -2.0, 0.0, 0.0])
+TRANSFORM = dict(Du="softplus", Dv="softplus", F=("sigmoid", 0.1), k=("sigmoid", 0.1))
 ABNORMAL = (rd.AdjointRDError, ArithmeticError)
+ITERATIONS, WARMUP, WINDOW = 12, 900, 600
+METHODS = (
+    "rd.minimize, gd", "rd.minimize, momentum", "rd.minimize, adam", "rd.minimize, bb", "rd.minimize, lbfgs",
+    "rd.minimize, gd, guards", "rd.minimize, adam, guards", "plain descent, 100 x", "plain descent, 1 x",
+    "SciPy L-BFGS-B",
+)  # fmt: skip
 
 
-def draw(rng, matching):
+def problem():
+    sim = rd.Simulation("gray_scott", rd.Grid((64, 64)), dt=1.0, threads=1)
+
+    def start(rng):
+        return sim.initial_state("square", rng=rng, size=20, clip=(0, 1))
+
+    targets = matching.steady_targets(sim, TRUTH, start, 4, max_steps=WARMUP + WINDOW)
+    return rd.PatternMatching(
+        sim, start, targets, lambda patterns: pattern_losses.LogSpectrum(patterns, radial=True), window=WINDOW,
+        warmup=WARMUP, batch=2, evaluation=4, free=tuple(TRUTH), transform=TRANSFORM,
+    )  # fmt: skip
+
+
+def draw(rng, problem):
     """A start in the box whose pattern lives."""
+    y0 = problem.runs(REFERENCE)[0][1]
     while True:
         Du = rng.uniform(0.12, 0.20)
         params = dict(Du=Du, Dv=Du * rng.uniform(0.4, 0.6), F=rng.uniform(0.025, 0.055), k=rng.uniform(0.055, 0.066))
         try:
-            y = matching._warm(matching.start, params)
+            y = problem.warm(y0[None], params)[0]
         except ABNORMAL:
             continue
         if y[1].std() > 0.02:
-            return matching.pack(params)
+            return problem.pack(**params)
 
 
-def plain(matching, x, rate, iterations):
+def plain(problem, x, rate):
     """(last point, whether it got through) of gradient descent without any guard."""
-    for n in range(iterations):
-        matching.begin(n)
+    for n in range(ITERATIONS):
+        problem.begin(n)
         try:
-            value, gradient = matching(x)
+            value, gradient = problem(x)
         except ABNORMAL:
             return x, False
         x = x - rate * gradient
         if not (np.isfinite(value) and np.isfinite(x).all()):
             return x, False
-    return x, np.isfinite(matching.judge(x))
+    return x, np.isfinite(problem.judge(x))
 
 
-def scipys(matching, x0, iterations):
+def scipys(problem, x0):
     """L-BFGS-B on one batch, abnormal trials as infinity."""
-    matching.begin(0)
+    problem.begin(0)
 
     def fun(x):
         try:
-            return matching(x)
+            return problem(x)
         except ABNORMAL:
             return np.inf, np.full(4, np.nan)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = scipy.optimize.minimize(fun, x0, jac=True, method="L-BFGS-B", options=dict(maxiter=iterations))
+        result = scipy.optimize.minimize(fun, x0, jac=True, method="L-BFGS-B", options=dict(maxiter=ITERATIONS))
     return result.x, bool(result.success)
 
 
-def normal(matching, x):
-    """Whether a run at x is stable and finite."""
-    return bool(np.isfinite(x).all() and np.isfinite(matching.judge(x)))
+def descend(problem, method, x0, rate):
+    """(end, success, refused trials, of these by a guard)."""
+    if method == "SciPy L-BFGS-B":
+        return (*scipys(problem, x0), 0, 0)
+    if method.startswith("plain"):
+        x, _ = plain(problem, x0, rate if "100" in method else rate / 100.0)
+        return x, False, 0, 0
+    rule, *guarded = method.removeprefix("rd.minimize, ").split(", ")
+    result = optimize.minimize(
+        problem, x0, method=rule, learning_rate=rate, stochastic=True, judge=problem.judge, judge_every=2,
+        maxiter=ITERATIONS, guards=[guards.Limit("safe"), guards.Multiplier(), guards.Range()] if guarded else None,
+        guard_every=50,
+    )  # fmt: skip
+    refused = [trial.reason for trial in result.trials if not trial.accepted]
+    return result.x, bool(result.success), len(refused), sum("guard: " in reason for reason in refused)
+
+
+def one(problem, method, number, x0, rate):
+    began = time.perf_counter()
+    x, success, refused, by_guards = descend(problem, method, x0, rate)
+    seconds = time.perf_counter() - began
+    finite = bool(np.isfinite(x).all())
+    after = problem.judge(x) if finite else np.inf
+    row = dict(method=method, start=number, finite=finite, normal=bool(np.isfinite(after)), success=success, refused=refused,
+               by_guards=by_guards, seconds=seconds, before=problem.judge(x0), after=after, alarm=None)  # fmt: skip
+    if row["normal"]:
+        params = problem.unpack(x)
+        row["error"] = max(abs(params[name] / TRUTH[name] - 1.0) for name in TRUTH)
+        seen = [(sim, y0, p, WARMUP + WINDOW) for sim, y0, p, _ in problem.runs(x)[:1]]
+        alarm = guards.first_alarm(seen, [guards.Multiplier(), guards.Range()])
+        row["alarm"] = None if alarm is None else str(alarm)
+    return row
+
+
+def rows_of(file):
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+
+
+def table(rows, starts):
+    """Print what is there; the methods that fail."""
+    print(f"  {'method':26s} {'starts':>6} {'not finite':>10} {'abnormal':>8} {'success there':>13} {'alarms':>6} {'lower':>6} "
+          f"{'median loss':>11} {'worst error, median':>19} {'refused':>8} {'by guards':>9} {'s':>5}")  # fmt: skip
+    failed = []
+    for method in METHODS:
+        mine = [row for row in rows if row["method"] == method]
+        if not mine:
+            continue
+        count = {key: sum(bool(test(row)) for row in mine) for key, test in {
+            "not finite": lambda row: not row["finite"], "abnormal": lambda row: not row["normal"],
+            "wrong": lambda row: row["success"] and not row["normal"], "alarms": lambda row: row["alarm"],
+            "lower": lambda row: row["after"] < row["before"]}.items()}  # fmt: skip
+        error = [row["error"] for row in mine if "error" in row]
+        print(f"  {method:26s} {len(mine):6d} {count['not finite']:10d} {count['abnormal']:8d} {count['wrong']:13d} "
+              f"{count['alarms']:6d} {count['lower']:6d} {np.median([row['after'] for row in mine]):11.4g} "
+              f"{np.median(error) if error else np.nan:19.0%} {sum(row['refused'] for row in mine):8d} "
+              f"{sum(row['by_guards'] for row in mine):9d} {sum(row['seconds'] for row in mine):5.0f}")  # fmt: skip
+        short = count["not finite"] or count["abnormal"] or count["wrong"] or count["lower"] < 0.95 * len(mine)
+        if method.startswith("rd.minimize") and (short or len(mine) < starts):
+            failed.append(method)
+    return failed
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--starts", type=int, default=100)
-    parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--rules", nargs="*", default=["gd", "adam", "lbfgs"])
+    parser.add_argument("--seconds", type=float, default=np.inf)
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
+    parser.add_argument("--out", type=Path, default=Path("adaptive_descent.jsonl"))
     given = parser.parse_args()
     warnings.simplefilter("ignore", rd.StabilityWarning)
-    started = time.time()
-    sim = rd.Simulation("gray_scott", rd.Grid(SIZE.shape), dt=1.0, threads=1)
-    grown = [
-        sim.run(reference.start(sim, 1000 + n), reference.TRUTH, steps=SIZE.target_steps) for n in range(SIZE.targets)
-    ]
-    targets = np.array([run.final for run in grown])
-    matching = reference.Matching(sim, targets, "log spectrum", SIZE)
-    rates = [a * 10.0**e for e in range(-7, 1) for a in (1, 3)]
-    survived = [rate for rate in rates if plain(matching, reference.START, rate, given.iterations)[1]]
-    print("plain descent at the reference start survives at", ", ".join(f"{rate:g}" for rate in survived))
-    rate = 100.0 * max(survived, default=rates[0])
-    rng = np.random.default_rng(3)
-    starts = [draw(rng, matching) for _ in range(given.starts)]
-    before = np.array([matching.judge(x) for x in starts])
-    print(f"learning rate {rate:g}; {given.starts} starts, median loss {np.median(before):.4g}, at the truth "
-          f"{matching.judge(matching.pack(reference.TRUTH)):.4g}; {time.time() - started:.0f} s")  # fmt: skip
-    print(f"  {'method':24s} {'not finite':>10} {'abnormal':>8} {'success there':>13} {'lower':>9} {'median loss':>11} "
-          f"{'worst error, median':>19} {'refused trials':>14} {'s':>5}")  # fmt: skip
-    failed = []
+    began = time.monotonic()
+    setting = problem()
+    rows = rows_of(given.out)
+    with given.out.open("a") as stream:
 
-    def report(label, ends, seconds, refused, must):
-        points = [x for x, _ in ends]
-        finite = np.array([np.isfinite(x).all() for x in points])
-        fine = np.array([normal(matching, x) if ok else False for x, ok in zip(points, finite, strict=True)])
-        wrong = sum(success and not ok for (_, success), ok in zip(ends, fine, strict=True))
-        after = np.array([matching.judge(x) if ok else np.inf for x, ok in zip(points, fine, strict=True)])
-        lower = int(np.sum(after < before))
-        error = [reference.error(matching.unpack(x)) for x, ok in zip(points, fine, strict=True) if ok]
-        print(f"  {label:24s} {np.sum(~finite):10d} {np.sum(~fine):8d} {wrong:13d} {lower:5d}/{len(ends)} "
-              f"{np.median(after):11.4g} {np.median(error) if error else np.nan:18.0%}  {refused:14d} {seconds:5.0f}",
-              flush=True)  # fmt: skip
-        if must and (not fine.all() or wrong or lower < 0.95 * len(ends)):
-            failed.append(label)
+        def keep(row):
+            rows.append(row)
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
 
-    for rule in given.rules:
-        clock, ends, refused = time.time(), [], 0
-        for x0 in starts:
-            result = optimize.minimize(
-                matching, x0, method=rule, learning_rate=rate, stochastic=True, judge=matching.judge, judge_every=2,
-                maxiter=given.iterations,
-            )  # fmt: skip
-            refused += sum(not trial.accepted for trial in result.trials)
-            ends.append((result.x, result.success))
-        report(f"rd.minimize, {rule}", ends, time.time() - clock, refused, True)
-    for factor in (100.0, 1.0):
-        clock = time.time()
-        ends = [plain(matching, x0, rate * factor / 100.0, given.iterations) for x0 in starts]
-        report(f"plain descent, {rate * factor / 100.0:g}", ends, time.time() - clock, 0, False)
-    clock = time.time()
-    ends = [scipys(matching, x0, given.iterations) for x0 in starts]
-    report("SciPy L-BFGS-B", ends, time.time() - clock, 0, False)
-    print(f"{time.time() - started:.0f} s;", "FAILED: " + ", ".join(failed) if failed else "passed")
+        tried = next((row for row in rows if row["method"] == "survival"), None)
+        if tried is None:
+            rates = [a * 10.0**e for e in range(-7, 7) for a in (1, 3)]
+            tried = dict(method="survival", rates=[rate for rate in rates if plain(setting, REFERENCE, rate)[1]])
+            keep(tried)
+        print("plain descent at the reference start survives at", ", ".join(f"{rate:g}" for rate in tried["rates"]))
+        rate = 100.0 * max(tried["rates"])
+        rng = np.random.default_rng(3)
+        starts = [draw(rng, setting) for _ in range(given.starts)]
+        done = {(row["method"], row.get("start")) for row in rows}
+        for number, x0 in enumerate(starts):
+            for method in given.methods:
+                if (method, number) not in done and time.monotonic() - began < given.seconds:
+                    keep(one(setting, method, number, x0, rate))
+    truth = setting.judge(setting.pack(**TRUTH))
+    losses = [setting.judge(x) for x in starts]
+    print(f"learning rate {rate:g}; {given.starts} starts, median loss {np.median(losses):.4g}, at the truth {truth:.4g}")
+    failed = table(rows, given.starts)
+    print("FAILED or not finished: " + ", ".join(failed) if failed else "passed")
     return 1 if failed else 0
 
 

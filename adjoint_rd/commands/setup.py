@@ -38,9 +38,10 @@ class Setup:
             raise InputError(f"give --preset NAME, or the parameters of {self.sim.model.name}: {example}")
         self.params = self.sim.check_params(params, "--param")
         self.sim.check_stability(self.params)
-        self.y0 = self._initial(args)
+        self.y0 = self.initial(args, args.seed)
 
-    def _initial(self, args: argparse.Namespace) -> Any:
+    def initial(self, args: argparse.Namespace, seed: int) -> Any:
+        """The initial state of the options, with the noise of that seed."""
         if args.initial_file:
             if args.initial or args.initial_option:
                 raise InputError("give --initial-file, or --initial with its options, not both.")
@@ -48,7 +49,7 @@ class Setup:
         options = dict(self.preset.initial) if self.preset and not args.initial else {}
         kind = args.initial or options.pop("kind", "square")
         options.update(named_values(args.initial_option, "--initial-option"))
-        return self.sim.initial_state(kind, rng=args.seed, params=self.params, **options)
+        return self.sim.initial_state(kind, rng=seed, params=self.params, **options)
 
     def describe(self) -> str:
         """Model, parameters, grid and scheme in two lines."""
