@@ -11,13 +11,21 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import bench, fit, gradient, pattern, simulate, validate
+from .commands import bench, fit, gradient, landscape, pairwise, pattern, simulate, validate
 from .commands.arguments import Parser
 from .commands.output import BAD_INPUT, BROKEN_PIPE, plain_warnings, say_interrupted
 from .errors import AdjointRDError, InputError, did_you_mean
 
 # bench parses its own arguments
-COMMANDS = {"simulate": simulate, "gradient": gradient, "validate": validate, "pattern": pattern, "fit": fit}
+COMMANDS = {
+    "simulate": simulate,
+    "gradient": gradient,
+    "validate": validate,
+    "pattern": pattern,
+    "fit": fit,
+    "landscape": landscape,
+    "pairwise": pairwise,
+}
 
 DESCRIPTION = """\
 Exact gradients through reaction-diffusion systems, and parameters out of patterns.
@@ -27,6 +35,8 @@ Exact gradients through reaction-diffusion systems, and parameters out of patter
   validate   check the gradients of your own set-up, in six ways
   pattern    make a pattern to fit, as a PNG
   fit        parameters from a pattern (PNG, TIFF, npy, npz) or from the frames of a run (HDF5, npz, npy)
+  landscape  losses over one, two or three parameters, as numbers and pictures
+  pairwise   losses between pattern classes
   bench      speed and memory against other systems (from a source checkout)
 """
 
@@ -37,6 +47,7 @@ examples:
   adjoint-rd validate --model gray_scott --param Du=0.16 --param Dv=0.08 --param F=0.035 --param k=0.065
   adjoint-rd pattern --out target.png && adjoint-rd fit target.png
   adjoint-rd fit gray_scott_maze_etdrk4.hdf5
+  adjoint-rd landscape --preset reference --axis F=0.02:0.06:20 --axis k=0.05:0.07:20
 
 exit codes: 0 done, 1 a check or a fit failed, 2 bad input, 130 Ctrl-C (what was computed so far is written)
 'adjoint-rd COMMAND --help' explains each command.

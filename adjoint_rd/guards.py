@@ -192,6 +192,7 @@ class Limit:
     limit: str = "certain"
     margin: float = 1.0
     name: str = "limit"
+    needs_no_run = True
 
     def __post_init__(self):
         check_choice("limit", self.limit, ("certain", "safe"))
@@ -389,6 +390,7 @@ def first_alarm(
     runs : iterable of (sim, y0, params, steps)
         Limits on dt are for `guards` to judge: a simulation that refuses them is run without.
     guards : sequence of guards
+        With `Limit` alone nothing is run.
     every : int
         Steps between looks.
 
@@ -396,8 +398,16 @@ def first_alarm(
     -------
     Alarm or None
     """
+    before = [guard for guard in guards if getattr(guard, "needs_no_run", False)]
+    during = [guard for guard in guards if guard not in before]
     for sim, y0, params, steps in runs:
-        found = watch(_without_limits(sim), y0, params, steps=steps, guards=guards, every=every)
+        for guard in before:
+            alarm = guard.look(sim, params, 0, [y0])
+            if alarm is not None:
+                return alarm
+        if not during:
+            continue
+        found = watch(_without_limits(sim), y0, params, steps=steps, guards=during, every=every)
         if found.alarms:
             return found.alarms[0]
         if found.diverged is not None:

@@ -12,7 +12,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SMALL = {
     "quickstart.py": "48",
     "fit_well_file.py": ". 1",
-    "reference_experiment.py": "--small --iterations 1 --losses L2 --rules adam --out .",
+    "reference_experiment.py": "--iterations 1 --losses l2 --rules adam --out .",
 }
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import adjoint_rd as rd
 from adjoint_rd import landscape, landscape_plots
@@ -145,17 +144,3 @@ def test_classes_are_nearer_to_themselves():
     assert names == ["a", "b"] and matrix[0, 0] < matrix[0, 1]
     assert np.isnan(landscape.pairwise({"a": classes["a"][:1]}, rd.losses.L2)[1]).all()
     assert landscape_plots.pairwise(names, matrix).axes
-
-
-def test_animations(setting, tmp_path):
-    sim, starts, _ = setting
-    one = sim.run(starts[0], TRUE, steps=40, save_every=10).states
-    other = sim.run(starts[1], TRUE, steps=20, save_every=10).states
-    animations.runs(one, tmp_path / "one.gif")
-    animations.runs({"one": one, "other": other}, tmp_path / "two.gif", scale=2)
-    with Image.open(tmp_path / "two.gif") as picture:
-        assert picture.n_frames == 5 and picture.size == (2 * 32 + 4, 32 + 16)
-    figure = landscape_plots.training({"gd": {"value": [3.0, 2.0], "F": [0.03, 0.034]}}, truth=TRUE)
-    animations.write([figure, figure], tmp_path / "training.gif")
-    with pytest.raises(rd.InputError, match="gif or"):
-        animations.runs(one, tmp_path / "one.avi")

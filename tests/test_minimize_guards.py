@@ -101,6 +101,6 @@ def test_guards_need_runs():
 def test_a_run_that_diverges_between_looks_counts_as_an_alarm():
     sim = rd.Simulation("gray_scott", rd.Grid((16, 16)), dt=2.5, stability="off")
     y0 = sim.initial_state("square", rng=0, clip=(0, 1))
-    alarm = guards.first_alarm([(sim, y0, TRUE, 5000)], [guards.Limit(margin=9.0)])
+    alarm = guards.first_alarm([(sim, y0, TRUE, 5000)], [guards.Limit(margin=9.0), guards.PatternLost()])
     assert alarm.guard == "divergence" and alarm.step > 0
     assert guards.first_alarm([(sim, y0, TRUE, 5000)], [guards.Limit()]).step == 0

@@ -14,7 +14,7 @@ A loss, or several side by side, over one, two or three parameters, averaged ove
 last frame of a file, or a run with other parameters. Writes
 
   scan.npz            what is done so far; the same command continues from it
-  landscape.png       curves with tangents, maps with arrows down the gradient, or a map for each slice of the first axis
+  landscape.png       curves with tangents, maps with arrows down the gradient, or a map for each slice
   landscape.json      the axes, and for each loss its values and the lowest grid point
   landscape.gif       with three axes: the slices one after the other (--animation .mp4 needs ffmpeg)
 
