@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from . import files
 from .errors import CheckpointError, DivergenceError, InputError, StabilityError, check_choice, check_count
 from .execution import available_threads
-from .io import replacing
 from .losses import check_loss
 from .objective import Objective
 from .simulation import Progress, Simulation
 
 __all__ = ["PatternMatching", "steady_targets"]
 
+FORMAT, VERSION = "adjoint_rd targets", 1  # of the files of targets
 BATCH, EVALUATION, TARGET = 1, 2, 3  # streams of random numbers
 
 
@@ -220,7 +221,7 @@ def steady_targets(
     seed : int
         Pattern n is that of ``start(default_rng([seed, 3, n]))``, whatever `count` is.
     path : path, optional
-        An .npz file (arrays and JSON, no pickle), written after every few patterns. What it holds is not computed
+        An archive of `adjoint_rd.files` (no pickle), written after every few patterns. What it holds is not computed
         again; if `count` is larger, patterns are added.
     progress : callable, optional
         Called with the number of patterns found since the last call.
@@ -253,12 +254,7 @@ def steady_targets(
         found.extend(sim.run_to_steady(states, params, tol=tol, max_steps=max_steps).final)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as stream:
-                np.savez(
-                    stream,
-                    targets=np.array(found),
-                    identity=np.frombuffer(json.dumps(identity).encode(), np.uint8),
-                )
+            files.write_archive(file, FORMAT, VERSION, {"of": identity}, {"targets": np.array(found)})
         if progress is not None:
             progress(len(numbers))
     return np.array(found[:count])
@@ -266,12 +262,11 @@ def steady_targets(
 
 def _read(file: Path, identity: Mapping[str, Any], sim: Simulation) -> list[np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            said, targets = json.loads(archive["identity"].tobytes()), archive["targets"]
-    except (OSError, KeyError, ValueError, EOFError) as error:
+        header, arrays = files.read_archive(file, FORMAT, VERSION)
+        said, targets = header["of"], arrays["targets"]
+    except (InputError, KeyError) as error:
         raise CheckpointError(f"{file} holds no targets: {error}. Delete it to compute them anew.") from error
-    mine = json.loads(json.dumps(identity))
-    different = [name for name in mine if said.get(name) != mine[name]]
+    different = [name for name in identity if said.get(name) != json.loads(json.dumps(identity[name]))]
     if different or targets.shape[1:] != sim.state_shape:
         what = ", ".join(different) or f"shape {targets.shape[1:]}"
         raise CheckpointError(f"{file} holds targets of another set-up ({what}). Delete it or give another path.")

@@ -1,12 +1,10 @@
 """PatternMatching: its numbers are those of single runs, batches come from iteration and seed, targets are kept."""
 
-import json
-
 import numpy as np
 import pytest
 
 import adjoint_rd as rd
-from adjoint_rd import guards, matching, pattern_losses
+from adjoint_rd import files, guards, matching, pattern_losses
 
 TRUE = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06)
 FREE = ("Du", "Dv", "F", "k")
@@ -124,8 +122,8 @@ def test_targets_are_computed_once_and_added_to(sim, start, targets, tmp_path, m
     assert sum(seen) == 4
     monkeypatch.setattr(type(sim), "run_to_steady", None)
     assert np.array_equal(matching.steady_targets(sim, TRUE, start, 2, **options), targets[:2])
-    with np.load(file, allow_pickle=False) as archive:
-        assert json.loads(archive["identity"].tobytes())["params"] == TRUE
+    header, arrays = files.read_archive(file, matching.FORMAT, matching.VERSION)
+    assert header["of"]["params"] == TRUE and len(arrays["targets"]) == 4
     with pytest.raises(rd.CheckpointError, match="params"):
         matching.steady_targets(sim, dict(TRUE, F=0.04), start, 2, **options)
     file.write_bytes(b"no archive")
