@@ -145,7 +145,7 @@ def test_the_time_step_of_the_frames_is_found(gamma, scheme, dt):
     params, states, times = gamma
     sim = rd.Simulation("gray_scott", rd.Grid((N, N)), dt=dt, scheme=scheme, stability="off", threads=1)
     frames = sim.run(states[0], params, steps=200, save_every=10).states[:, 1]
-    fit = rd.invert(noisy(frames, 0.01, 0), times=times)
+    fit = rd.invert(noisy(frames, 0.002, 0), times=times)
     assert fit.success, fit.message
     assert ("Explicit Euler with dt 1;" in fit.message) == (scheme == "euler")
     assert np.max(np.abs(scores(fit, params))) < 4.0
