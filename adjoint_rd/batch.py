@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import as_array
 from .errors import InputError
 
 
@@ -25,8 +26,8 @@ def members(y0: Any, params: Any, state_ndim: int) -> list[tuple[Any, Any]] | No
     """
     try:
         many_states = np.ndim(y0) == state_ndim + 1
-    except ValueError:
-        raise InputError("y0 is no array: its rows differ in length.") from None
+    except (ValueError, TypeError, RuntimeError):
+        many_states = as_array("y0", y0).ndim == state_ndim + 1  # says what is wrong
     many_params = isinstance(params, Sequence) and not isinstance(params, (str, bytes))
     if not many_states and not many_params:
         return None

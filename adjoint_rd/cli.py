@@ -42,7 +42,7 @@ Exact gradients through reaction-diffusion systems, and parameters out of patter
 
 EPILOG = """\
 examples:
-  adjoint-rd simulate --preset maze --out maze
+  adjoint-rd simulate --preset well-maze --out maze
   adjoint-rd gradient --preset well-maze --steps 500 --target-param F=0.03
   adjoint-rd validate --model gray_scott --param Du=0.16 --param Dv=0.08 --param F=0.035 --param k=0.065
   adjoint-rd pattern --out target.png && adjoint-rd fit target.png

@@ -28,6 +28,7 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from . import models
+from .arrays import as_array
 from .errors import InputError, check_choice, check_count, did_you_mean
 from .grid import Grid
 from .inversion import cleanup, verdict, weak
@@ -272,7 +273,7 @@ class _Job:
         return tuple(names.index(name) for name in given)
 
     def _check_data(self, data: Any, mask: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
-        array = np.asarray(data)
+        array = as_array("data", data)
         if array.dtype.kind not in "iufb" or array.dtype.kind == "b":
             raise InputError(f"data has dtype {array.dtype}; it must be real numbers.")
         hidden = np.ma.getmaskarray(data) if np.ma.isMaskedArray(data) else np.zeros(array.shape, dtype=bool)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BackendError, InputError, check_choice, check_count, did_you_mean
-from .files import MOST_BYTES, open_npz, read_arrays, read_header, replacing, write_archive
+from .files import MOST_BYTES, member, open_npz, read_arrays, read_header, replacing, write_archive
 from .simulation import Run
 
 RUN_FORMAT = "adjoint_rd.run"
@@ -243,7 +243,7 @@ def _read_npz(path: Path, frames: slice | None, axes: str | None) -> Observation
         if header is not None:
             run = _read_run(path, archive, header)
             return _from_run(path, run, frames)
-        sizes = {name: archive[name] for name in archive.files}
+        sizes = {name: member(path, archive, name) for name in archive.files}
     arrays = {name: array for name, array in sizes.items() if array.ndim}
     name = "fields" if "fields" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
     if name is None:
@@ -377,11 +377,15 @@ def _read_well(path: Path, root: _Hard, frames: slice | None, trajectory: int) -
     missing = [name for name, item in coordinates.items() if item is None]
     if missing or not axes:
         raise InputError(f"{path}: dimensions lacks {', '.join(missing) or 'the attribute spatial_dims'}.")
+    for name, item in coordinates.items():
+        if isinstance(item, _Hard) or item.dtype.kind not in "iuf":
+            raise InputError(f"{path}: dimensions/{name} must be an array of real numbers.")
+        _check_size(path, item.shape)
     frames = frames or slice(None)
     names, stack = [], []
     for name in fields.names():
         dataset = fields.get(name)
-        if dataset is None or not dataset.attrs.get("time_varying", True):
+        if dataset is None or isinstance(dataset, _Hard) or not dataset.attrs.get("time_varying", True):
             continue
         stack.append(_read_field(path, name, dataset, frames, trajectory, len(axes)))
         names.append(name)

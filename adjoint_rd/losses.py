@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import as_array, as_real_array
 from .errors import InputError, check_count
 
 
@@ -37,10 +38,7 @@ class L2:
     def __init__(self, target: Any, *, species: Any = None, sigma: Any = 1.0, mask: Any = None):
         if np.ma.is_masked(target):
             raise InputError("target is masked; give its data, and mask=~numpy.ma.getmaskarray(target).")
-        target = np.asarray(target)
-        if target.dtype.kind not in "iuf":
-            raise InputError(f"target has dtype {target.dtype}; it must be real numbers.")
-        target = np.array(target, dtype=np.float64)
+        target = np.array(as_real_array("target", target), dtype=np.float64)
         if species is not None:
             single = np.ndim(species) == 0
             species = [check_count("species", s) for s in ([species] if single else species)]
@@ -51,7 +49,7 @@ class L2:
                 raise InputError(
                     f"target has {len(target)} species on its first axis, species={species} names {len(species)}."
                 )
-        sigma = np.asarray(sigma)
+        sigma = as_array("sigma", sigma)
         shown = f"sigma={sigma.item()!r}" if sigma.ndim == 0 else f"sigma, of shape {sigma.shape},"
         if sigma.dtype.kind not in "iuf":
             raise InputError(f"{shown} must be real numbers, not {sigma.dtype}.")
@@ -154,7 +152,9 @@ class Linear:
     """
 
     def __init__(self, weights: Any):
-        self.weights = np.array(weights, dtype=np.float64)
+        self.weights = np.array(as_real_array("weights", weights), dtype=np.float64)
+        if not np.isfinite(self.weights).all():
+            raise InputError(f"weights has {int((~np.isfinite(self.weights)).sum())} values that are not finite.")
 
     def value(self, y: np.ndarray) -> float:
         """L(y)."""

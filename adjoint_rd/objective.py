@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import losses, transforms
+from .arrays import as_array, as_real_array
 from .errors import DivergenceError, InputError, StabilityError, check_choice, check_count, did_you_mean
 from .simulation import Simulation
 
@@ -198,7 +199,7 @@ class Objective:
         for name in self.free:
             if name not in values and name != "initial":
                 raise InputError(f"pack lacks {name!r}; free is {', '.join(self.free)}.")
-            value = np.asarray(values.get(name, self.y0))
+            value = as_array(name, values.get(name, self.y0))
             if value.dtype.kind not in "iuf":
                 raise InputError(f"pack got {name}={values.get(name)!r}; it must be real numbers.")
             value = value.astype(np.float64)
@@ -237,10 +238,7 @@ class Objective:
         return values
 
     def _check_x(self, x: Any, argument: str = "x") -> np.ndarray:
-        given = np.asarray(x)
-        if given.dtype.kind not in "iuf":
-            raise InputError(f"{argument} has dtype {given.dtype}; it must be real numbers.")
-        x = np.array(given, dtype=np.float64)
+        x = np.array(as_real_array(argument, x), dtype=np.float64)
         if x.shape != (self.size,):
             raise InputError(f"{argument} has shape {x.shape}; this objective takes ({self.size},), see pack().")
         if not np.all(np.isfinite(x)):
@@ -633,7 +631,7 @@ def standard_errors(obj: Any, x: Any) -> dict[str, Any]:
     """
     if not isinstance(obj, (Objective, SumObjective)):
         raise InputError(f"obj={obj!r} must be an adjoint_rd.Objective, or a sum of them.")
-    x = np.asarray(x, dtype=np.float64)
+    x = np.array(as_real_array("x", x), dtype=np.float64)
     if obj.size > MOST_COLUMNS:
         raise InputError(f"standard_errors builds a {obj.size} x {obj.size} Hessian; at most {MOST_COLUMNS} unknowns.")
     frozen, x = obj.frozen_at(x)

@@ -31,7 +31,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from . import files
+from .arrays import as_array, as_real_array
 from .errors import AdjointRDError, CheckpointError, InputError, as_real, check_choice, check_count
 from .guards import Limit, default_guards, first_alarm
 
@@ -302,6 +303,8 @@ def minimize(
     CheckpointError
         If the file is of another problem or not readable.
     """
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise InputError(f"betas={betas!r} must be the two decays of Adam's means.")
     options = _Options(
         method=check_choice("method", method, METHODS),
         learning_rate=None if learning_rate is None else _number("learning_rate", learning_rate, 0.0, math.inf),
@@ -334,7 +337,12 @@ def minimize(
     low, high = _check_bounds(function.bounds if bounds is None else bounds, x0.size)
     _check_inside(x0, low, high)
     loop = _Loop(function, options, low, high, judge, check_count("judge_every", judge_every, 1))
-    file = None if checkpoint is None else Path(checkpoint)
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback={callback!r} must be a function of the current point.")
+    try:
+        file = None if checkpoint is None else Path(checkpoint)
+    except TypeError:
+        raise InputError(f"checkpoint={checkpoint!r} must be a string or a path.") from None
     check_count("checkpoint_every", checkpoint_every, 1)
     return loop.run(x0, check_count("maxiter", maxiter), callback, file, checkpoint_every, resume)
 
@@ -403,6 +411,17 @@ class _Function:
         self.guard_every = guard_every
         self._refused: tuple[bytes, str] | None = None
 
+    @staticmethod
+    def _pair(found: Any) -> tuple[float, np.ndarray]:
+        """(value, gradient) as the loop uses them."""
+        if not isinstance(found, Sequence) or len(found) != 2:
+            raise InputError(f"fun returned {found!r}; it must return (value, gradient).")
+        try:
+            value = as_real(found[0])
+        except (TypeError, OverflowError):
+            raise InputError(f"fun returned the value {found[0]!r}; it must be one real number.") from None
+        return value, np.array(as_real_array("the gradient that fun returned", found[1]), dtype=np.float64)
+
     def begin(self, iteration: int) -> None:
         begin = getattr(self.owner, "begin", None)
         if callable(begin):
@@ -423,7 +442,7 @@ class _Function:
                     alarm = first_alarm(self.owner.runs(x.copy()), self.guards, every=self.guard_every)
                     if alarm is not None:
                         raise _Abnormal(f"guard: {alarm}")
-                value, gradient = self.call(x.copy())
+                found = self.call(x.copy())
         except (AdjointRDError, ArithmeticError) as error:
             raise _Abnormal(f"{type(error).__name__}: {error}") from error
         noted = self._noted()
@@ -431,7 +450,7 @@ class _Function:
             reason = f"the objective noted it: {getattr(noted[-1], 'reason', noted[-1])}"
             self._refused = (x.tobytes(), reason)
             raise _Abnormal(reason)
-        value, gradient = float(value), np.array(gradient, dtype=np.float64)
+        value, gradient = self._pair(found)
         if gradient.shape != x.shape:
             raise InputError(f"fun returned a gradient of shape {gradient.shape}; x has {x.shape}.")
         if not math.isfinite(value):
@@ -826,7 +845,7 @@ def _check_guards(guards: Any, owner: Any) -> list[Any]:
 
 
 def _check_x0(x0: Any) -> np.ndarray:
-    given = np.asarray(x0)
+    given = as_array("x0", x0)
     if given.dtype.kind not in "iuf" or given.ndim != 1 or not given.size or not np.isfinite(given).all():
         raise InputError(f"x0 of shape {given.shape} and dtype {given.dtype} must be a vector of finite numbers.")
     return np.array(given, dtype=np.float64)

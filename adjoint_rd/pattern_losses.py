@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from scipy import fft, special
 
+from .arrays import as_real_array
 from .errors import InputError, check_choice, check_count
 from .losses import check_loss
 
@@ -653,9 +654,7 @@ def _check_targets(target: Any, species: Any) -> tuple[list[int] | None, list[np
         raise InputError(f"species={species!r} must name each observed species once.")
     checked = []
     for pattern in several:
-        array = np.asarray(pattern)
-        if array.dtype.kind not in "iuf":
-            raise InputError(f"target has dtype {array.dtype}; it must be real numbers.")
+        array = as_real_array("target", pattern)
         array = np.array(array[None] if single else array, dtype=np.float64)
         if array.ndim < 2 or (listed is not None and len(array) != len(listed)):
             raise InputError(
@@ -678,7 +677,7 @@ def _check_sigma(sigma: Any, found: np.ndarray) -> Any:
             raise InputError("sigma='targets' needs at least two targets.")
         spread = found.std(axis=0, ddof=1)
         return np.maximum(spread, 1e-2 * spread.max() or 1.0)
-    array = np.asarray(sigma, dtype=np.float64)
+    array = np.array(as_real_array("sigma", sigma), dtype=np.float64)
     if not np.all(np.isfinite(array)) or not np.all(array > 0):
         raise InputError(f"sigma={sigma!r} must be positive and finite.")
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import batch, checkpoint, initial, losses, models, schemes, stability, sweeps
+from .arrays import as_array
 from .errors import (
     DivergenceError,
     InputError,
@@ -682,9 +683,11 @@ class Simulation:
                 tangent=t0,
             )
             sweeps.follow(schedule, sweep.observed, sweep)
+            value, by_name = sum(sweep.values[::-1]), sweep.sums_tangent.gradient()
+            self._check_derivatives(value, by_name, sweep.adjoint_tangent.current)
             return Gradient(
-                sum(sweep.values[::-1]),
-                sweep.sums_tangent.gradient(),
+                value,
+                by_name,
                 self.executor.result(sweep.adjoint_tangent.current, y0),
             )
 
@@ -899,12 +902,7 @@ def _finite(array: np.ndarray) -> bool:
 def _as_array(argument: str, value: Any) -> np.ndarray:
     if np.ma.is_masked(value):
         raise InputError(f"{argument} is masked; fill the holes first, for example with the rest state.")
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise InputError(f"{argument} is no array: its rows differ in length.") from None
-    except (TypeError, RuntimeError) as error:  # arrays of cupy, tensors of torch on a card or with a gradient
-        raise InputError(f"{argument} is a {type(value).__name__} that NumPy cannot read: {error}") from None
+    return as_array(argument, value)
 
 
 def _check_finite(argument: str, array: np.ndarray, largest: float) -> None:

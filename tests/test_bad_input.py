@@ -1,4 +1,8 @@
-"""What a user may get wrong with models, simulations, losses and objectives: an error that says what and what to do."""
+"""What a user may get wrong: one row a case, with words of the message, which says what was given and what is needed.
+
+Grids, simulations, arrays, parameters, losses, objectives, fits and users' models; files and the command line are in
+`test_bad_input_files.py`.
+"""
 
 import math
 
@@ -42,6 +46,59 @@ def refused(words, call, error=rd.InputError):
         call()
     assert "numba" not in type(caught.value).__module__
     assert len(str(caught.value)) < 500
+
+
+class OnACard:
+    """Like an array of CuPy: NumPy must not read it."""
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+
+class WithGradient:
+    """Like a tensor of torch that needs a gradient."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
+# ------------------------------------------------------------------------------------------------------ grid
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(shape=()), r"shape=\(\) has 0 axes; grids have 1, 2 or 3"),
+        (dict(shape=(3, 3, 3, 3)), r"shape=\(3, 3, 3, 3\) has 4 axes"),
+        (dict(shape=(2, 8)), r"shape=\(2, 8\) has an axis of 2 cells; the star needs at least 3"),
+        (dict(shape=(0, 8)), r"an axis of 0 cells"),
+        (dict(shape=(-5,)), r"an axis of -5 cells"),
+        (dict(shape=(4.0, 3)), r"shape=\(4.0, 3\) must be a tuple of whole numbers, such as"),
+        (dict(shape=(True, 8)), r"must be a tuple of whole numbers"),
+        (dict(shape="ab"), r"shape='ab' must be a tuple"),
+        (dict(shape=None), r"shape=None must be a tuple"),
+        (dict(spacing=0), r"spacing=0 must be a positive finite length"),
+        (dict(spacing=-1.0), r"spacing=-1.0 must be"),
+        (dict(spacing=math.nan), r"spacing=nan must be"),
+        (dict(spacing=1j), r"spacing=1j must be"),
+        (dict(spacing=True), r"spacing=True must be"),
+        (dict(spacing=(1.0, 2.0, 3.0)), r"has 3 entries; give one, or one for each of the 2 axes"),
+        (dict(boundary="peridic"), r"boundary='peridic' is not known.*Did you mean 'periodic'\?"),
+        (dict(boundary=None), r"boundary=None is not known"),
+        (dict(boundary=("neumann",) * 3), r"has 3 entries"),
+        (dict(wall=(1.0, 0.0)), r"wall=\(1.0, 0.0\) is given, but no axis of boundary=.* is 'dirichlet'"),
+        (dict(boundary="dirichlet", wall="a"), r"wall='a' must be one number per species"),
+        (dict(boundary="dirichlet", wall=math.inf), r"wall=inf must be finite"),
+    ],
+)
+def test_a_grid_refuses(options, words):
+    given = dict(shape=SHAPE) | options
+    refused(words, lambda: rd.Grid(given.pop("shape"), **given))
+
+
+def test_walls_are_one_for_each_species():
+    grid = rd.Grid(SHAPE, boundary="dirichlet", wall=(1.0,))
+    refused(r"grid.wall=\(1.0,\) has 1 values; gray_scott has the 2 species u, v", lambda: simulation(grid=grid))
 
 
 # ------------------------------------------------------------------------------------------------ simulation
@@ -90,6 +147,12 @@ def test_a_simulation_refuses(options, words):
         (HOLED, rf"y0 has {np.isnan(HOLED).sum()} values that are not finite, the first at index \(.*\): nan"),
         (MASKED, r"y0 is masked; fill the holes first"),
         (Y0[:0], r"y0 has shape \(0, 5, 6\)"),
+        (np.float64(1.0), r"y0 has shape \(\)"),
+        (Y0[None, None], r"y0 has shape \(1, 1, 2, 5, 6\)"),
+        ([Y0[0], Y0[1, :4]], r"y0 is no array: its rows differ in length"),
+        (np.where(Y0 == Y0.max(), np.inf, Y0), r"y0 has 1 values that are not finite, the first at index \(.*\): inf"),
+        (OnACard(), r"y0 is a OnACard that NumPy cannot read: .*Please use `.get\(\)`"),
+        (WithGradient(), r"y0 is a WithGradient that NumPy cannot read: .*detach"),
         (Y0[None][:0], r"the batch is empty"),
     ],
 )
@@ -111,6 +174,8 @@ def test_an_initial_state_is_refused(y0, words):
         (PARAMS | dict(Du=np.full(SHAPE, 0.1)), r"diffusivities are scalars.*div\(D grad y\)"),
         (PARAMS | dict(F=True), r"params\['F'\]=True must be a real number"),
         (PARAMS | dict(F=np.True_), r"must be a real number"),
+        (dict(Du=0.1, D=0.1, F=0.1), r"params has 'D', which .* does not know and lacks Dv, k; .* Did you mean 'Dv'\?"),
+        (PARAMS | dict(F=OnACard()), r"params\['F'\] is a OnACard that NumPy cannot read"),
         (PARAMS | dict(F="0.03"), r"params\['F'\]='0.03' must be a real number"),
         (PARAMS | dict(F=None), r"must be a real number"),
         (PARAMS | dict(F=0.03 + 0j), r"must be a real number"),
@@ -184,10 +249,17 @@ def test_the_limits_on_dt_are_named_with_their_numbers():
     assert issubclass(rd.StabilityError, ValueError)
 
 
+@pytest.mark.parametrize("params", [PARAMS | dict(F=4.0), PARAMS | dict(k=6.5), PARAMS | dict(F=np.full(SHAPE, 4.0))])
+def test_parameters_in_percent_are_suspected(params):
+    words = r"(F=4|k=6.5) looks like a percentage; did you mean 0.0(4|65)\?"
+    refused(words, lambda: simulation(dt=1.0).run(Y0, params, steps=1), rd.StabilityError)
+    assert not SIM.model.percent_hint(PARAMS)
+
+
 def test_a_run_that_diverges_says_when_and_keeps_the_last_finite_state():
     sim = simulation(stability="off")
     with pytest.raises(
-        rd.DivergenceError, match=r"no longer finite after step \d+ .*k=-50.*Use a smaller dt"
+        rd.DivergenceError, match=r"no longer finite after step \d+ \(first at [uv]\[\d, \d\].*k=-50.*Use a smaller dt"
     ) as caught:
         sim.run(Y0, PARAMS | dict(k=-50.0), steps=100)
     assert isinstance(caught.value, FloatingPointError)
@@ -251,10 +323,48 @@ def test_a_loss_is_refused(loss, words):
 
 
 @pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (LossOf(math.nan), r"the loss at step 3 returned nan for a finite state, 0\.\d+ \.\. \d\.\d+"),
+        (LossOf(-math.inf), r"the loss at step 3 returned -inf"),
+        (LossOf(seed=HOLED), r"returned a seed that is not finite at [uv]\[\d, \d\], for a finite state"),
+        (rd.losses.L2(Y0, sigma=1e-160), r"the loss overflows float64, though the states are finite"),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_named(loss, words):
+    refused(words, lambda: SIM.gradient(Y0, PARAMS, loss, steps=3), rd.DivergenceError)
+
+
+def test_derivatives_that_overflow_are_never_returned():
+    sim = simulation(stability="off", dtype="float32", dt=1.0)
+    rest, wild = np.stack([np.ones(SHAPE), np.zeros(SHAPE)]), PARAMS | dict(k=-30.0)
+    assert np.isfinite(sim.run(rest, wild, steps=60).final).all()  # v stays zero, its derivatives do not
+    words = "overflows float32, though the states are finite.*Use fewer steps, a window"
+    refused(words, lambda: sim.tangent(rest, wild, steps=60, initial=Y0), rd.DivergenceError)
+    loss = rd.losses.Linear(np.ones_like(Y0))
+    refused(words, lambda: sim.gradient(rest, wild, loss, steps=60), rd.DivergenceError)
+    refused(words, lambda: sim.hessian_product(rest, wild, loss, steps=60, initial=Y0), rd.DivergenceError)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("a", r"weights has dtype <U1"),
+        (HOLED, r"weights has \d+ values that are not finite"),
+        (WithGradient(), r"weights is a WithGradient"),
+    ],
+)
+def test_a_linear_loss_refuses(weights, words):
+    refused(words, lambda: rd.losses.Linear(weights))
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (dict(target=1j * Y0), r"target has dtype complex128"),
         (dict(target="a"), r"target has dtype <U1"),
+        (dict(target=RAGGED), r"target is no array: its rows differ in length"),
+        (dict(target=WithGradient()), r"target is a WithGradient that NumPy cannot read"),
         (dict(target=HOLED), r"target has .* not finite, the first at index .*; mask them out"),
         (dict(target=MASKED), r"target is masked; give its data, and mask=~numpy.ma.getmaskarray\(target\)"),
         (dict(target=Y0, species=[0, 0]), r"species=\[0, 0\] names one twice"),
@@ -357,6 +467,97 @@ def test_standard_errors_want_an_objective():
     refused(r"obj=5 must be an adjoint_rd.Objective", lambda: rd.standard_errors(5, [1.0]))
 
 
+# ------------------------------------------------------------------------------------------------------ fits
+
+
+def bowl(x):
+    return float(x @ x), 2.0 * x
+
+
+@pytest.mark.parametrize(
+    ("fun", "x0", "options", "words"),
+    [
+        (5, [1.0], {}, r"fun=5 must be an Objective or a function x -> \(value, gradient\)"),
+        (bowl, [[1.0]], {}, r"x0 of shape \(1, 1\) and dtype float64 must be a vector of finite numbers"),
+        (bowl, [], {}, r"x0 of shape \(0,\)"),
+        (bowl, [math.nan], {}, r"must be a vector of finite numbers"),
+        (bowl, ["a"], {}, r"x0 of shape \(1,\) and dtype <U1"),
+        (bowl, WithGradient(), {}, r"x0 is a WithGradient that NumPy cannot read"),
+        (bowl, [1.0], dict(bounds=[(2.0, 1.0)]), r"low end above its high end at index 0: \(2, 1\)"),
+        (bowl, [1.0], dict(bounds=[(0, 1), (0, 1)]), r"bounds has shape \(2, 2\); x has 1 items"),
+        (bowl, [1.0], dict(bounds=5), r"bounds=5 must be a pair \(low, high\) for each item of x"),
+        (bowl, [1.0], dict(maxiter=2.5), r"maxiter=2.5 must be a whole number"),
+        (bowl, [1.0], dict(tol=None), r"tol=None must be a number"),
+        (bowl, [1.0], dict(tol=-1.0), r"tol=-1.0 must be above 0"),
+        (bowl, [1.0], dict(betas=0.9), r"betas=0.9 must be the two decays"),
+        (bowl, [1.0], dict(callback=5), r"callback=5 must be a function"),
+        (bowl, [1.0], dict(checkpoint=5), r"checkpoint=5 must be a string or a path"),
+        (bowl, [1.0], dict(method="bfgs"), r"method='bfgs' is not known.*Did you mean 'lbfgs'\?"),
+        (lambda x: 5, [1.0], {}, r"fun returned 5; it must return \(value, gradient\)"),
+        (lambda x: (1.0,), [1.0], {}, r"it must return \(value, gradient\)"),
+        (lambda x: ("a", x), [1.0], {}, r"fun returned the value 'a'; it must be one real number"),
+        (lambda x: (x, x), [1.0, 2.0], {}, r"fun returned the value array\(.*\); it must be one real number"),
+        (lambda x: (1.0, "a"), [1.0], {}, r"the gradient that fun returned has dtype <U1"),
+        (lambda x: (1.0, np.ones(3)), [1.0], {}, r"a gradient of shape \(3,\); x has \(1,\)"),
+        (lambda x: (math.nan, x), [1.0], {}, r"fun is abnormal at x0: the value is nan"),
+        (lambda x: (1.0, x * math.inf), [1.0], {}, r"fun is abnormal at x0: 1 items of the gradient"),
+    ],
+)
+def test_a_minimisation_refuses(fun, x0, options, words):
+    refused(words, lambda: rd.minimize(fun, x0, **options))
+
+
+def test_a_start_outside_its_bounds_is_moved_with_a_warning():
+    with pytest.warns(UserWarning, match=r"x0 is outside its bounds at 1 of 2 items, the first at index 1: 9 is not"):
+        found = rd.minimize(bowl, [1.0, 9.0], bounds=[(None, None), (2.0, 3.0)])
+    assert found.x[1] == 2.0
+
+
+def test_a_callback_that_raises_brings_the_best_point():
+    calls = []
+
+    def callback(x):
+        calls.append(x)
+        if len(calls) == 3:
+            raise OSError("no room for the log")
+
+    with pytest.raises(OSError, match="no room") as caught:
+        rd.minimize(bowl, [3.0, 4.0], method="gd", learning_rate=0.1, callback=callback)
+    assert np.array_equal(caught.value.result.x, calls[-1]) and caught.value.result.nit == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        (1j * np.ones((32, 32)), {}, r"data has dtype complex128; it must be real numbers"),
+        ("image", {}, r"data has dtype <U5"),
+        (np.ones((16,) * 4), {}, r"data has shape \(16, 16, 16, 16\); it must be a grid of 1 to 3 axes"),
+        (np.ones((2, 2)), {}, r"shape=\(2, 2\) has an axis of 2 cells"),
+        (np.ones((16, 16)), {}, r"data of shape \(16, 16\) are too few cells; at least 400 are needed"),
+        (np.full((32, 32), np.nan), {}, r"only 0 % of the data count"),
+        (np.full((32, 32), np.inf), {}, r"data has infinite values; mark missing ones as NaN or in mask"),
+        (WithGradient(), {}, r"data is a WithGradient that NumPy cannot read"),
+        (np.ones((32, 32)), dict(model="gs"), r"model='gs' is not known"),
+        (np.ones((32, 32)), dict(spacing=0), r"spacing=0 must be a positive finite length"),
+        (np.ones((32, 32)), dict(noise=-1), r"noise=-1 must be a standard deviation >= 0"),
+        (np.ones((32, 32)), dict(mask=np.ones((2, 2), bool)), r"mask has .* shape \(2, 2\); it must be bool"),
+    ],
+)
+def test_an_inversion_refuses(data, options, words):
+    refused(words, lambda: rd.invert(data, **options))
+
+
+def test_a_uniform_image_is_no_pattern():
+    found = rd.invert(np.full((24, 24), 0.3))
+    assert not found.success and "uniform" in found.message
+    assert all(math.isnan(value) for value in found.params.values())
+
+
+def test_a_constant_target_is_fitted_as_any_other():
+    loss = rd.losses.L2(np.full((2, *SHAPE), 0.3))
+    assert np.isfinite(SIM.gradient(Y0, PARAMS, loss, steps=3).value)
+
+
 # ---------------------------------------------------------------------------------------------- users' models
 
 
@@ -434,3 +635,39 @@ def test_the_right_input_passes():
     assert np.isfinite(obj.value(obj.pack(F=0.03, k=np.float32(0.06)).tolist()))
     model = decay(reaction=lambda s, p: (math.log(s[0] - 1.0) * p[0],))  # outside its domain at 1
     rd.Simulation(model, rd.Grid((8,)), dt=0.1)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.asfortranarray(Y0),
+        np.repeat(Y0, 2, axis=2)[:, :, ::2],
+        Y0[:, ::-1][:, ::-1],
+        Y0.astype(">f8"),
+        Y0.tolist(),
+        np.ma.masked_array(Y0),
+    ],
+)
+@pytest.mark.parametrize("writeable", [True, False])
+def test_any_layout_of_the_same_numbers_is_read_and_never_written(given, writeable):
+    if isinstance(given, np.ndarray):
+        given.flags.writeable = writeable
+    before = np.array(given)
+    found = SIM.gradient(given, PARAMS, rd.losses.L2(given), steps=3, checkpoints=1)
+    assert np.array_equal(SIM.run(given, PARAMS, steps=3).final, SIM.run(Y0, PARAMS, steps=3).final)
+    assert np.array_equal(found.initial, SIM.gradient(Y0, PARAMS, LOSS, steps=3).initial)
+    assert np.array_equal(np.array(given), before)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "uint8"])
+def test_other_real_numbers_are_converted(dtype):
+    given = (10 * Y0).astype(dtype)
+    sim = simulation(stability="off", dt=1e-3)
+    assert np.array_equal(
+        sim.run(given, PARAMS, steps=2).final, sim.run(given.astype("float64"), PARAMS, steps=2).final
+    )
+
+
+def test_no_step_gives_a_copy():
+    found = SIM.run(Y0, PARAMS, steps=0)
+    assert np.array_equal(found.final, Y0) and not np.shares_memory(found.final, Y0)
