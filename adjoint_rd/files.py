@@ -158,7 +158,7 @@ def read_header(path: Path, archive: Any, kind: str, version: int) -> dict[str, 
     if "header" not in archive.files:
         return None
     try:
-        header = json.loads(member(path, archive, "header").tobytes().decode())
+        header = json.loads(read_member(path, archive, "header").tobytes().decode())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         return None
     if not isinstance(header, dict) or header.get("format") != kind:
@@ -177,7 +177,7 @@ def read_arrays(path: Path, archive: Any, header: Mapping[str, Any]) -> dict[str
     arrays = {}
     try:
         for name, about in header["arrays"].items():
-            arrays[name] = member(path, archive, name)
+            arrays[name] = read_member(path, archive, name)
             if _sha256(arrays[name]) != about["sha256"]:
                 raise DamagedError(
                     f"{path}: the array {name!r} is not what was written (its SHA-256 differs); use another copy."
@@ -187,7 +187,7 @@ def read_arrays(path: Path, archive: Any, header: Mapping[str, Any]) -> dict[str
     return arrays
 
 
-def member(path: Path, archive: Any, name: str) -> np.ndarray:
+def read_member(path: Path, archive: Any, name: str) -> np.ndarray:
     """An array of an open .npz file."""
     array = archive[name]
     if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of members that are none

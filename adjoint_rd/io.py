@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BackendError, InputError, check_choice, check_count, did_you_mean
-from .files import MOST_BYTES, member, open_npz, read_arrays, read_header, replacing, write_archive
+from .files import MOST_BYTES, open_npz, read_arrays, read_header, read_member, replacing, write_archive
 from .simulation import Run
 
 RUN_FORMAT = "adjoint_rd.run"
@@ -243,7 +243,7 @@ def _read_npz(path: Path, frames: slice | None, axes: str | None) -> Observation
         if header is not None:
             run = _read_run(path, archive, header)
             return _from_run(path, run, frames)
-        sizes = {name: member(path, archive, name) for name in archive.files}
+        sizes = {name: read_member(path, archive, name) for name in archive.files}
     arrays = {name: array for name, array in sizes.items() if array.ndim}
     name = "fields" if "fields" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
     if name is None:
