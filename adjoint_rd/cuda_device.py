@@ -104,10 +104,10 @@ def as_device_array(array: Any) -> Any | None:
     Both ``__cuda_array_interface__`` and DLPack are understood; nothing is copied.
     """
     cuda = module()
-    if isinstance(array, np.ndarray):
-        return None
-    if cuda.is_cuda_array(array) or type(array).__name__ == "FakeCUDAArray":
-        return cuda.as_cuda_array(array) if cuda.is_cuda_array(array) else array
+    if hasattr(array, "copy_to_host"):  # Numba's own, the simulator's too
+        return array
+    if hasattr(array, "__cuda_array_interface__"):
+        return cuda.as_cuda_array(array)
     location = getattr(array, "__dlpack_device__", None)
     if location is None or int(location()[0]) != CUDA_DEVICE:
         return None

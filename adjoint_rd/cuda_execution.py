@@ -69,7 +69,6 @@ class DevicePlan(NamedTuple):
     dk: Any
     fields: Any
     field_direction: Any
-    fielded: tuple[int, ...]
 
 
 class CudaExecutor(Executor):
@@ -98,7 +97,7 @@ class CudaExecutor(Executor):
         self.plane_shape = (self.rows, self.columns)
         self.flat_shape = (members, *self.flat_shape)
         self._values *= members
-        self.tiling = kernels.tiling(members, self.rows, self.columns)
+        self.tiling = kernels.tiling(self.rows, self.columns)
         self.stream = self.cuda.stream()
         self.graphs = cuda_device.Graphs(self.stream)
         self._device: dict[str, Any] = {}
@@ -191,8 +190,7 @@ class CudaExecutor(Executor):
         return copy.reshape(self._user_shape())
 
     def _user_shape(self) -> tuple[int, ...]:
-        shape = (self._S, *self.grid.shape)
-        return shape if self.members == 1 else (self.members, *shape)
+        return self.state_shape if self.members == 1 else (self.members, *self.state_shape)
 
     def add(self, adjoint: DeviceState, seed: np.ndarray) -> None:
         """adjoint += seed, an array of the host in the user's shape."""
@@ -250,16 +248,11 @@ class CudaExecutor(Executor):
         each = [params] if isinstance(params, Mapping) else list(params)
         k = np.stack([self.coefficients(one, fielded, wall) for one in each])
         dk = np.stack([self.direction(direction, fielded)] * len(each))
-        return DevicePlan(
-            k[0],
-            self._upload("k", k),
-            self._upload("dk", dk),
-            self._upload_fields("fields", each, fielded),
-            self._nothing
-            if direction is None
-            else self._upload_fields("direction fields", [direction] * len(each), fielded),
-            fielded,
-        )
+        fields = self._upload_fields("fields", each, fielded)
+        along = fields  # some array of the right shape: only tangents read it, and they come with a direction
+        if direction is not None:
+            along = self._upload_fields("direction fields", [direction] * len(each), fielded)
+        return DevicePlan(k[0], self._upload("k", k), self._upload("dk", dk), fields, along)
 
     def _upload_fields(self, name: str, each: Sequence[Mapping[str, Any]], fielded: tuple[int, ...]) -> Any:
         if not fielded:
@@ -305,9 +298,13 @@ class CudaExecutor(Executor):
         """An array for `count` states in the user's shape, the first of them y0, where y0 is."""
         if isinstance(y0, np.ndarray):
             return super().saved(count, y0)
-        saved = cuda_device.zeros((count, *y0.shape), self.dtype, "the saved states")
+        saved = self.empty((count, *y0.shape), True)
         saved[0].copy_to_device(y0)
         return saved
+
+    def empty(self, shape: tuple[int, ...], on_card: bool) -> Any:
+        """An array for results."""
+        return cuda_device.zeros(shape, self.dtype, "the result") if on_card else np.empty(shape, self.dtype)
 
     def fill_run(
         self, saved: Any, marks: Sequence[int], plan: Any, fielded: tuple[int, ...], progress: Any

@@ -99,6 +99,7 @@ class Executor:
         self.columns = grid.shape[-1]
         self.rows = grid.size // self.columns
         self.plane = grid.shape[1] if grid.ndim == 3 else self.rows
+        self.state_shape = (S, *grid.shape)
         self.plane_shape = (self.rows, self.columns)
         self.flat_shape: tuple[int, ...] = (S, *self.plane_shape)
         self.tiles = self.rows * -(-self.columns // BLOCK)
@@ -155,7 +156,7 @@ class Executor:
 
     def look(self, state: Any) -> np.ndarray:
         """A state in the user's shape, to be read only: (S, *shape)."""
-        return state.reshape(self._S, *self.grid.shape)
+        return state.reshape(self.state_shape)
 
     def result(self, state: Any, like: Any) -> Any:
         """A copy of a state in the user's shape; `like` is what the user gave."""

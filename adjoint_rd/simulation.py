@@ -177,6 +177,7 @@ class Simulation:
         self.wall = self._wall_values()
         self.executor = self._executor(self.scheme_name, threads)
         self._warned = False
+        self._batch_executor: Any = None
         self._workers: list[Simulation] = []  # one for each thread of a batch, made when needed
 
     def __repr__(self) -> str:
@@ -346,6 +347,11 @@ class Simulation:
             If the state stops being finite; it carries the step and the last finite state.
         """
         members = batch.members(y0, params, len(self.state_shape))
+        together = self._together(members)
+        if together is not None:
+            marks = _marks(check_count("steps", steps), save_every)
+            states, final = together.run(marks, progress)
+            return Run(final, states, np.array(marks), together.params, self.dt, self.grid.spacing, self.model.name)
         if members is not None:
             runs = self._in_batch(
                 [
@@ -362,15 +368,13 @@ class Simulation:
             )
         y0 = self.check_state(y0)
         params = self.check_params(params)
-        steps = check_count("steps", steps)
-        every = steps if save_every is None else check_count("save_every", save_every, 1)
+        marks = _marks(check_count("steps", steps), save_every)
         self.check_stability(params)
-        marks = sorted({*range(0, steps + 1, every or 1), steps})
         checkpoint.check_room(
             len(marks) * self._state_bytes,
             f"save_every={save_every} keeps {len(marks)} states and",
             "Save fewer, or run in pieces and save each.",
-            self.executor.available_bytes(),
+            None if isinstance(y0, np.ndarray) else self.executor.available_bytes(),
         )
         saved = self.executor.saved(len(marks), y0)
         with self.executor.lock:
@@ -494,6 +498,13 @@ class Simulation:
             each_loss = loss if isinstance(loss, list) else [loss] * len(members)
             if len(each_loss) != len(members):
                 raise InputError(f"loss is a list of {len(each_loss)}, the batch has {len(members)} members.")
+            together = self._together(members)
+            if together is not None:
+                start = self._window_start(check_count("steps", steps), window)
+                values, gradients, initial = together.gradient(each_loss, steps, start, checkpoints, progress)
+                return Gradient(
+                    values, {name: np.stack([each[name] for each in gradients]) for name in self.model.names}, initial
+                )
             options: dict[str, Any] = dict(steps=steps, window=window, checkpoints=checkpoints)
             found = self._in_batch(
                 [
@@ -666,9 +677,7 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self._plan(params, direction)
             _, first = self._before_window(y0, params, plan, fielded, {}, start, progress)
-            schedule = checkpoint.choose(
-                "auto", steps - start, 2 * self._state_bytes, self.executor.available_bytes()
-            )
+            schedule = checkpoint.choose("auto", steps - start, 2 * self._state_bytes, self.executor.available_bytes())
             sweep = sweeps.HessianSweep(
                 self.executor,
                 plan,
@@ -692,6 +701,24 @@ class Simulation:
             )
 
     # Helpers
+
+    def _together(self, members: list[tuple[Any, Any]] | None) -> Any:
+        """The members as a `cuda_batch.Batch`, None if they are to be run one by one."""
+        if self.backend != "cuda" or members is None or len(members) == 1:
+            return None
+        from .cuda_batch import Batch
+
+        found = Batch(self, members)
+        return found if found.together else None
+
+    def batch_executor(self, count: int) -> Any:
+        """What runs `count` members in one launch; kept until another number is asked for."""
+        from .cuda_execution import CudaExecutor
+
+        if self._batch_executor is None or self._batch_executor.members != count:
+            self._batch_executor = None  # free its buffers before new ones are made
+            self._batch_executor = CudaExecutor(self.model, self.grid, self.scheme, self.dtype, self.dt, count)
+        return self._batch_executor
 
     def _in_batch(self, jobs: list[Any], progress: Progress | None) -> list[Any]:
         def worker(number: int) -> Simulation:
@@ -873,6 +900,12 @@ class Simulation:
         """Where the first value that is not finite is, in words; of a batch, in any member."""
         species, *index = (int(i) for i in np.argwhere(~np.isfinite(state))[0][-1 - self.grid.ndim :])
         return f"{self.model.species[species]}[{', '.join(map(str, index))}]"
+
+
+def _marks(steps: int, save_every: int | None) -> list[int]:
+    """The step numbers that a run saves."""
+    every = steps if save_every is None else check_count("save_every", save_every, 1)
+    return sorted({*range(0, steps + 1, every or 1), steps})
 
 
 def _backend(asked: str) -> str:

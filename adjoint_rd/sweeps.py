@@ -94,7 +94,7 @@ class GradientSweep:
         self.evaluate = evaluate
         self.check = check
         self.progress = progress
-        self.shape = first.shape
+        self.shape = executor.state_shape
         self._first = first  # until a step is taken, instead of a copy of it
         self._state: Pair | None = None
         self.states = executor.buffer("states", schedule.buffer_states)

@@ -52,14 +52,14 @@ class Tiling(NamedTuple):
         return self.across * self.down
 
 
-def tiling(members: int, rows: int, columns: int) -> Tiling:
-    """The tiling of a grid: it depends on nothing else, so that sums are the same on every card."""
+def tiling(rows: int, columns: int) -> Tiling:
+    """The tiling of a grid: it depends on nothing else, so that sums are the same on every card and in every batch."""
     width = THREADS if rows == 1 else WARP
     while rows > 1 and width > 8 and columns <= width // 2:
         width //= 2
     height = THREADS // width
     across = -(-columns // width)
-    blocks = members * across * -(-rows // height)
+    blocks = across * -(-rows // height)
     rows_each = min(MOST_ROWS_EACH, max(1, blocks // BLOCKS_THAT_FILL_A_CARD))
     return Tiling(width, height, rows_each, across, -(-rows // (height * rows_each)))
 

@@ -1,0 +1,167 @@
+"""The CUDA backend in Numba's simulator, against the CPU backend, both interpreted: no card is needed.
+
+    python tests/cuda_simulator.py [--all]
+
+Every model in every dimension, with boundaries, schemes, fields and unequal spacings by turns; with --all each of them
+with every boundary and scheme (some minutes). The simulator runs each thread of a launch in Python, so blocks are made
+small (which also gives several of them) and the grids are tiny, but for one of 8 x 8 with blocks as they are. It is a
+script because Numba reads its settings once, when it is imported: `test_cuda.py` runs it.
+
+Before that comes the control: a kernel with one sign wrong must be noticed.
+"""
+
+import os
+import sys
+import warnings
+from itertools import product
+
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+
+import numpy as np
+import reference as ref
+import setups
+
+import adjoint_rd as rd
+from adjoint_rd.kernels import cuda as kernels
+
+LIMIT = 1e-14
+SHAPES = {1: (11,), 2: (3, 4), 3: (3, 3, 4)}
+SMALL = dict(THREADS=8, WARP=4, LANES=2, FOLD_THREADS=4)
+
+
+def set_blocks(**constants):
+    """Change the sizes of thread blocks, and forget kernels built for others; returns the sizes before."""
+    before = {name: getattr(kernels, name) for name in constants}
+    for name, value in constants.items():
+        setattr(kernels, name, value)
+    kernels.sweep_kernel.cache_clear()
+    return before
+
+
+def results(case, backend):
+    """{what: array} of everything that a backend computes, for one set-up."""
+    sim = setups.simulation(case, backend=backend)
+    loss = rd.losses.Trajectory({1: rd.losses.L2(case.target, sigma=0.5), 2: setups.Wavy(case.target)})
+    dparams, t = setups.directions(case)
+    gradient = sim.gradient(case.y0, case.params, loss, steps=2)
+    second = sim.hessian_product(case.y0, case.params, loss, steps=2, direction=dparams, initial=t)
+    tangent = sim.tangent(case.y0, case.params, steps=2, direction=dparams, initial=t)
+    found = {"run": sim.run(case.y0, case.params, steps=2, save_every=1).states, "tangent": tangent.tangent}
+    for name, of in (("gradient", gradient), ("hessian", second)):
+        found |= {f"{name} value": of.value, f"{name} initial": of.initial}
+        found |= {f"{name} {parameter}": value for parameter, value in of.params.items()}
+    return found
+
+
+def errors(case):
+    """{what: relative error} of the simulated card against the CPU."""
+    want, got = results(case, "cpu"), results(case, "cuda")
+    return {what: ref.relative_error(np.asarray(got[what]), np.asarray(want[what])) for what in want}
+
+
+def control():
+    """A complaint unless a wrong sign in the transpose is found."""
+    case = setups.draw("gray_scott", (3, 4), "mixed")
+    right = kernels.build
+
+    def wrong(template, **names):
+        built = right(template, **names)
+        if template.__name__ != "pull_update":
+            return built
+        return lambda *arguments: tuple(-value for value in built(*arguments))
+
+    kernels.build = wrong
+    kernels.sweep_kernel.cache_clear()
+    found = errors(case)
+    kernels.build = right
+    kernels.sweep_kernel.cache_clear()
+    noticed = {what for what, error in found.items() if not error <= LIMIT}
+    return [] if "gradient initial" in noticed and "run" not in noticed else [f"control: noticed only {noticed}"]
+
+
+def batch_errors():
+    """A batch in one launch against its members on the CPU: losses alike, different, and of several steps."""
+    case = setups.draw("gray_scott", (3, 4), "mixed")
+    both = [setups.simulation(case, backend=backend) for backend in ("cpu", "cuda")]
+    y0 = np.stack([case.y0, case.y0[:, ::-1], 0.9 * case.y0])
+    params = [dict(case.params, F=F) for F in (0.03, 0.04, 0.05)]
+    one, wavy = rd.losses.L2(case.target), setups.Wavy(case.target)
+    found = {}
+    for name, loss in {
+        "one loss": one,
+        "own targets": [rd.losses.L2(case.target * n) for n in (1, 2, 3)],
+        "own weights": [one, rd.losses.L2(case.target, sigma=1 + case.target**2), one],
+        "own steps": [rd.losses.Trajectory({1: one}), rd.losses.Trajectory({1: wavy, 3: one}), wavy],
+    }.items():
+        want, got = (sim.gradient(y0, params, loss, steps=3, window=2) for sim in both)
+        found |= {f"{name}: value": (got.value, want.value), f"{name}: initial": (got.initial, want.initial)}
+        found |= {f"{name}: {each}": (got.params[each], want.params[each]) for each in case.params}
+    want, got = (sim.run(y0, params, steps=3, save_every=2) for sim in both)
+    found |= {"states": (got.states, want.states), "final": (got.final, want.final)}
+    return {what: ref.relative_error(np.asarray(got), np.asarray(want)) for what, (got, want) in found.items()}
+
+
+def other_calls():
+    """What else a simulation offers: steady runs, checkpoints, divergence, a first state on the card."""
+    case = setups.draw("gray_scott", (3, 4), "periodic")
+    cpu, card = (setups.simulation(case, backend=backend) for backend in ("cpu", "cuda"))
+    wrong = []
+    want, got = (sim.run_to_steady(case.y0, case.params, tol=1e-3, max_steps=7) for sim in (cpu, card))
+    if (got.steps_taken, got.converged) != (want.steps_taken, want.converged) or abs(got.rate - want.rate) > LIMIT:
+        wrong.append(f"run_to_steady: {got} instead of {want}")
+    loss = rd.losses.L2(case.target)
+    for checkpoints in ("all", "disk", 2):
+        want, got = (sim.gradient(case.y0, case.params, loss, steps=6, checkpoints=checkpoints) for sim in (cpu, card))
+        if ref.relative_error(got.initial, want.initial) > LIMIT:
+            wrong.append(f"checkpoints={checkpoints!r}")
+    if ref.relative_error(card.rate(case.y0, case.params), cpu.rate(case.y0, case.params)) > LIMIT:
+        wrong.append("rate")
+    for sim in (cpu, card):
+        hot = 1e160 * case.y0
+        try:
+            sim.run(hot, case.params, steps=9)
+            wrong.append(f"{sim.backend}: no DivergenceError")
+        except rd.DivergenceError as error:
+            if error.step != 1 or not np.array_equal(error.state, hot):
+                wrong.append(f"{sim.backend}: diverged at step {error.step}")
+    on_card = kernels.cuda.to_device(case.y0)
+    run, gradient = card.run(on_card, case.params, steps=2), card.gradient(on_card, case.params, loss, steps=2)
+    want = cpu.run(case.y0, case.params, steps=2), cpu.gradient(case.y0, case.params, loss, steps=2)
+    for got, expected in ((run.final, want[0].final), (gradient.initial, want[1].initial)):
+        if isinstance(got, np.ndarray) or ref.relative_error(got.copy_to_host(), expected) > LIMIT:
+            wrong.append("a first state on the card is not answered in kind")
+    return wrong
+
+
+def main(everything):
+    worst, wrong = 0.0, []
+
+    def note(name, found):
+        nonlocal worst
+        worst = max(worst, *found.values())
+        bad = {what: error for what, error in found.items() if not error <= LIMIT}
+        if bad:
+            wrong.append(f"{name}: {bad}")
+
+    note("8 x 8, blocks of 128", errors(setups.draw("gray_scott", (8, 8), "periodic")))
+    set_blocks(**SMALL)
+    wrong += control()
+    for number, (model, (dim, shape)) in enumerate(product(setups.MODELS, SHAPES.items())):
+        kinetics = ref.MODELS[model].kinetics
+        every = list(product(("mixed", "dirichlet", "periodic", "neumann"), ("euler", "rk4")))
+        for n, (boundary, scheme) in enumerate(every if everything else [every[(3 * number + dim) % 8]]):
+            which = number + n
+            fields = (), kinetics[::2], kinetics
+            case = setups.draw(model, shape, boundary, scheme, fields[which % 3], which, bool(which % 2))
+            note(f"{model} {dim}-D {boundary} {scheme}", errors(case))
+    note("batch", batch_errors())
+    wrong += other_calls()
+    print(f"largest relative error {worst:.1e}")
+    print("\n".join(wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # a run that diverges is among the checks
+    sys.exit(main("--all" in sys.argv))
