@@ -2,6 +2,7 @@
 
     python validation/bench/run.py                      everything (about half an hour)
     python validation/bench/run.py --quick              128^2, five rounds, no scaling (about two minutes)
+    python validation/bench/run.py --backend cuda       on an NVIDIA card, see on_card.py
     python validation/bench/run.py --peers c,jax,torch:compile --sizes 128,512 --dtype float32 --threads 1,2
 
 Each peer runs in a process of its own, pinned to as many cores as it is given threads. Ends with 1 if a peer's
@@ -103,6 +104,7 @@ def parser():
     p = argparse.ArgumentParser(
         prog="adjoint-rd bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    p.add_argument("--backend", choices=("cpu", "cuda"), default="cpu", help="cuda: has options of its own, add --help")
     p.add_argument("--peers", default=",".join(peers.NAMES), help="names, or name:variant; default: all of %(default)s")
     p.add_argument("--sizes", help="grid points per side (default 128,256,512,1024; quick: 128)")
     p.add_argument("--steps", type=int, help="steps of every run (default: by size, 400 at 128^2 to 50 at 1024^2)")
@@ -156,7 +158,15 @@ def parse(argv):
 
 
 def main(argv=None):
-    options = parse(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    chooser = argparse.ArgumentParser(prog="adjoint-rd bench", add_help=False)
+    chooser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
+    chosen_backend, rest = chooser.parse_known_args(argv)
+    if chosen_backend.backend == "cuda":
+        from validation.bench import on_card
+
+        return on_card.main(rest)
+    options = parse(rest)
     comparisons = [
         compare(options.selection, options.base, Problem(n, options.steps or default_steps(n), dtype), threads, options)
         for dtype in options.dtypes
