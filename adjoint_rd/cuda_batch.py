@@ -114,8 +114,12 @@ class Batch:
                 report,
             )
             sweeps.follow(schedule, sweep.observed, sweep)
-            initial = self._result(executor, sweep.adjoint.current)
-            return sum(sweep.values[::-1], start=value), sweep.sums.gradients(), initial
+            values, gradients = sum(sweep.values[::-1], start=value), sweep.sums.gradients()
+            wrong = executor.not_finite(sweep.adjoint.current)
+            for number in range(count):
+                with _noting(number):
+                    self.sim.check_derivatives(values[number], gradients[number], not wrong[number])
+            return values, gradients, self._result(executor, sweep.adjoint.current)
 
     def _before_window(
         self, executor: CudaExecutor, plan: Any, observed: Mapping[int, Any], start: int, progress: Progress | None

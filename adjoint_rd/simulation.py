@@ -544,7 +544,7 @@ class Simulation:
             # Summed from the first observation to the last, in whatever order the schedule met them.
             value = sum(sweep.values[::-1], start=value)
             by_name = sweep.sums.gradient()
-            self._check_derivatives(value, by_name, sweep.adjoint.current)
+            self.check_derivatives(value, by_name, self.executor.finite(sweep.adjoint.current))
             return Gradient(value, by_name, self.executor.result(sweep.adjoint.current, y0))
 
     def predicted_bytes(self, steps: int, *, window: int | None = None, checkpoints: Any = "auto") -> int:
@@ -621,7 +621,7 @@ class Simulation:
                 self.executor.advance_tangent(state, tangent, plan, fielded, mark - before, progress)
                 if not self.executor.finite(state.current):
                     self._diverged(since, params, before, mark)
-                self._check_derivatives(0.0, {}, tangent.current)
+                self.check_derivatives(0.0, {}, self.executor.finite(tangent.current))
                 found.append(
                     Tangent(self.executor.result(state.current, y0), self.executor.result(tangent.current, y0))
                 )
@@ -855,10 +855,10 @@ class Simulation:
             )
         return float(value)
 
-    def _check_derivatives(self, value: Any, by_name: Mapping[str, Any], derivative: Any) -> None:
+    def check_derivatives(self, value: Any, by_name: Mapping[str, Any], others_finite: bool) -> None:
         """Raise a `DivergenceError` if a loss or a derivative of a finite run overflows."""
         names = [name for name, slope in by_name.items() if not np.isfinite(slope).all()]
-        if np.isfinite(value).all() and not names and self.executor.finite(derivative):
+        if np.isfinite(value).all() and not names and others_finite:
             return
         which = "the loss" if not np.isfinite(value).all() else f"dL/d{names[0]}" if names else "the derivative"
         raise DivergenceError(
