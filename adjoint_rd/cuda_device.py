@@ -81,13 +81,15 @@ def zeros(shape: tuple[int, ...], dtype: Any, what: str) -> Any:
     """
     cuda = module()
     nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    free = free_bytes()
-    if nbytes > free:
+    try:
+        array = cuda.device_array(shape, dtype)
+    except Exception as error:  # of a type that depends on who manages the memory
+        if "memory" not in str(error).lower():
+            raise
         raise BackendError(
-            f"{what} of shape {shape} needs {nbytes / 1e9:.3g} GB of device memory, {free / 1e9:.3g} GB are free. Use "
-            "checkpoints='auto' or a number, dtype='float32', a smaller grid or batch, or backend='cpu'."
-        )
-    array = cuda.device_array(shape, dtype)
+            f"{what} of shape {shape} needs {nbytes / 1e9:.3g} GB of device memory, {free_bytes() / 1e9:.3g} GB are "
+            "free. Use checkpoints='auto' or a number, dtype='float32', a smaller grid or batch, or backend='cpu'."
+        ) from error
     if array.size:
         from .kernels.cuda import THREADS, helper
 

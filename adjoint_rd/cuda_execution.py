@@ -7,6 +7,7 @@ in order, so threads need not meet. Windows of steps are replayed as CUDA graphs
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ VALUES_A_CHUNK = (
     1e10  # array values that a large card updates in 0.1 s; Ctrl-C waits for the end of a chunk
 )
 TARGETS_KEPT = 64
+MOST_VALUES = 2**32  # of a flat state of all members
 FLAT_BLOCKS = 4096
 
 
@@ -94,6 +96,12 @@ class CudaExecutor(Executor):
         super().__init__(model, grid, scheme, dtype, dt, 1)
         self.kernels = kernels
         self.members = members
+        values = members * max(self._S, self._P) * grid.size
+        if values >= MOST_VALUES:
+            raise InputError(
+                f"{members} states of {grid} have {values} values; 32-bit indices allow {MOST_VALUES}. Use a "
+                "smaller grid or batch."
+            )
         self.plane_shape = (self.rows, self.columns)
         self.flat_shape = (members, *self.flat_shape)
         self._values *= members
@@ -111,7 +119,7 @@ class CudaExecutor(Executor):
         self._flat_launch = (max(1, min(-(-size // kernels.THREADS), FLAT_BLOCKS)), kernels.THREADS)
         by_member = max(1, min(-(-size // members // kernels.FOLD_THREADS), self.tiling.blocks))
         self._by_member_launch = ((by_member, members), kernels.FOLD_THREADS)
-        self._nothing = self._array("nothing", (0, 0, 0, 0), dtype)
+        self._nothing = self._array("nothing", (0,), dtype)
         self._unread = SimpleNamespace(
             scalars=self._array("no sums", (0, 0, 0), np.float64), fields=self._nothing, sync=None, threads=1
         )
@@ -167,18 +175,23 @@ class CudaExecutor(Executor):
         """Copy a state, from wherever it is."""
         if isinstance(of, DeviceState):
             of = of.array
-        if isinstance(of, np.ndarray):
-            of = np.ascontiguousarray(of, self.dtype).reshape(self.flat_shape)
-        else:
-            of = of.reshape(self.flat_shape)
-        to.array.copy_to_device(of, stream=self.stream)
+        if not isinstance(of, np.ndarray):
+            to.array.copy_to_device(of.reshape(self.flat_shape), stream=self.stream)
+            return
+        np.copyto(self._pinned, of.reshape(self.flat_shape), casting="same_kind")
+        to.array.copy_to_device(self._pinned, stream=self.stream)
+        self.stream.synchronize()  # before the pinned buffer is used again
 
     def look(self, state: DeviceState) -> np.ndarray:
         """A host copy of a state in the user's shape; a batch has its members first."""
-        host = np.empty(self.flat_shape, self.dtype)
-        state.array.copy_to_host(host, stream=self.stream)
+        state.array.copy_to_host(self._pinned, stream=self.stream)
         self.stream.synchronize()
-        return host.reshape(self._user_shape())
+        return self._pinned.reshape(self._user_shape()).copy()
+
+    @cached_property
+    def _pinned(self) -> np.ndarray:
+        """A state in page-locked memory, through which states go: several times faster than from pageable memory."""
+        return self.cuda.pinned_array(self.flat_shape, self.dtype)
 
     def result(self, state: DeviceState, like: Any) -> Any:
         """A copy of a state in the user's shape, on the card if `like` is there, else on the host."""
@@ -257,7 +270,7 @@ class CudaExecutor(Executor):
     def _upload_fields(self, name: str, each: Sequence[Mapping[str, Any]], fielded: tuple[int, ...]) -> Any:
         if not fielded:
             return self._nothing
-        return self._upload(name, np.stack([self._fields(one, fielded) for one in each]))
+        return self._upload(name, np.concatenate([self._fields(one, fielded).ravel() for one in each]))
 
     def sums(self, fielded: tuple[int, ...], name: str = "sums") -> "DeviceSums":
         """Zeroed sums for a gradient; they are reused, so read them before asking again."""
@@ -265,8 +278,8 @@ class CudaExecutor(Executor):
         self._fill(scalars.reshape(scalars.size), 0.0)
         fields = self._nothing
         if fielded:
-            fields = self._array(f"{name} of fields", (self.members, self._P, *self.plane_shape), self.dtype)
-            self._fill(fields.reshape(fields.size), 0.0)
+            fields = self._array(f"{name} of fields", (self.members * self._P * self.grid.size,), self.dtype)
+            self._fill(fields, 0.0)
         return DeviceSums(self, scalars, fields, fielded)
 
     def fold(self, sums: Any) -> np.ndarray:
@@ -459,13 +472,14 @@ class CudaExecutor(Executor):
         )
         launch = kernel[self._blocks, self._threads, self.stream]
         unused = 4 - operation.inputs
-        sizes = (self.plane, self.tiling.rows_each, self.tiling.across)
+        tiling = self.tiling
+        sizes = [np.uint32(n) for n in (*self.plane_shape, self.plane, tiling.rows_each, tiling.across)]
 
         def sweep(arrays: tuple[DeviceState, ...], out: DeviceState, plan: DevicePlan, share: Any) -> None:
-            inputs = [each.array for each in arrays]
+            inputs = [each.flat for each in arrays]
             inputs += inputs[:1] * unused
             numbers = (plan.k, plan.dk, plan.fields, plan.field_direction)
-            launch(*inputs, out.array, *numbers, share.scalars, share.fields, *sizes)
+            launch(*inputs, out.flat, *numbers, share.scalars, share.fields, *sizes)
 
         return sweep
 
@@ -535,6 +549,7 @@ class CudaExecutor(Executor):
         if device is None:
             return None
         cuda_device.check_layout(argument, device, self._user_shape(), self.dtype)
+        self.cuda.synchronize()  # what its library may still be doing, on a stream that we do not know
         given = self.buffer("given")
         self.copy(given, device)
         if not self.finite(given):
@@ -551,7 +566,7 @@ def _share(sums: Sums) -> Any:
 
 
 class DeviceSums(Sums):
-    """What the transposes of the steps add up, on the card; (B, blocks, S + P) and (B, P, rows, columns)."""
+    """What the transposes of the steps add up, on the card: (B, blocks, S + P), and (B, P, rows, columns) flattened."""
 
     def gradient(self) -> dict[str, Any]:
         """{name: float or array of the grid's shape}, of the only member."""
@@ -560,7 +575,9 @@ class DeviceSums(Sums):
     def gradients(self) -> list[dict[str, Any]]:
         """One such dict a member."""
         totals = self.executor.fold(self.scalars)
-        fields = self.executor._download(self.fields) if self.fielded else [None] * len(totals)
+        if not self.fielded:
+            return [self.named(total, None) for total in totals]
+        fields = self.executor._download(self.fields).reshape(len(totals), -1, *self.executor.plane_shape)
         return [self.named(total, field) for total, field in zip(totals, fields, strict=True)]
 
 

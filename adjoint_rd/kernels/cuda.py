@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import config, cuda, float32, float64, int64
+from numba import config, cuda, float32, float64, uint32
 
 from ..models import Model
 from . import cells
@@ -64,21 +64,31 @@ def tiling(rows: int, columns: int) -> Tiling:
     return Tiling(width, height, rows_each, across, -(-rows // (height * rows_each)))
 
 
-def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_sums, plane, rows_each, across):
+def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_sums, rows, m, plane, rows_each, across):
     """`out` at each point, and what the points add to the sums.
 
-    x_0 .. x_3: the operation's inputs, the rest of them unused. k (B, n), dk (B, S + P), fields and field_direction
-    (B, P, rows, columns): as in `cpu.Plan`, one for each member. sums (B, blocks, S + P) float64, field_sums
-    (B, P, rows, columns).
+    x_0 .. x_3: the operation's inputs, the rest of them unused; they and `out` are flattened states. k (B, n),
+    dk (B, S + P): as in `cpu.Plan`, a row for each member. fields, field_direction, field_sums: flattened
+    (B, P, rows, columns). sums: (B, blocks, S + P) float64. The rest are uint32, m the columns.
+
+    Indices are uint32: a signed index costs a test for negative numbers, a 64-bit one twice the integer instructions,
+    and there are more of these than of the arithmetic. Numba computes in 64 bits; `uint32` around a result makes LLVM
+    narrow it.
     """
-    m = out.shape[3]
-    rows = out.shape[2]
-    planes = rows // plane if flattened else 1
-    block = cuda.blockIdx.x
-    b = cuda.blockIdx.y
-    down = block // across
-    j = (block - down * across) * cuda.blockDim.x + cuda.threadIdx.x
-    top = down * rows_each * cuda.blockDim.y + cuda.threadIdx.y
+    block = uint32(cuda.blockIdx.x)
+    b = uint32(cuda.blockIdx.y)
+    width = uint32(cuda.blockDim.x)
+    height = uint32(cuda.blockDim.y)
+    down = uint32(block // across)
+    j = uint32(uint32(uint32(block - down * across) * width) + uint32(cuda.threadIdx.x))
+    top = uint32(uint32(down * uint32(rows_each * height)) + uint32(cuda.threadIdx.y))
+    cells = uint32(rows * m)
+    planes = uint32(rows // plane) if flattened else uint32(1)
+    layer = uint32(plane * m)
+    for c in species:
+        at_species_[c] = uint32(uint32(b * uint32(len_species) + uint32(c)) * cells)
+    for i in kinetics:
+        at_field_[i] = uint32(uint32(b * uint32(len_kinetics) + uint32(i)) * cells)
     h = k[b, 0]
     q = (k[b, 1], k[b, 2], k[b, 3])
     d = tuple(k[b, d_at + c] for c in species)
@@ -92,17 +102,25 @@ def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_s
     for i in kinetics:
         kinetic_sum_[i] = none
     if j < m:
-        left = j - 1 if j > 0 else (m - 1 if 2 in periodic else 0)
-        right = j + 1 if j < m - 1 else (0 if 2 in periodic else m - 1)
         for n in range(rows_each):
-            r = top + n * cuda.blockDim.y
+            r = uint32(top + uint32(n * height))
             if r < rows:
-                i0 = r // plane if flattened else 0
-                i1 = r - i0 * plane
-                before_[0] = (i0 - 1 if i0 > 0 else (planes - 1 if 0 in periodic else 0)) * plane + i1
-                after_[0] = (i0 + 1 if i0 < planes - 1 else (0 if 0 in periodic else planes - 1)) * plane + i1
-                before_[1] = i0 * plane + (i1 - 1 if i1 > 0 else (plane - 1 if 1 in periodic else 0))
-                after_[1] = i0 * plane + (i1 + 1 if i1 < plane - 1 else (0 if 1 in periodic else plane - 1))
+                at = uint32(uint32(r * m) + j)
+                i0 = uint32(r // plane) if flattened else uint32(0)
+                i1 = uint32(r - uint32(i0 * plane)) if flattened else r
+                left = uint32(at - 1) if j > 0 else (uint32(at + uint32(m - 1)) if 2 in periodic else at)
+                right = uint32(at + 1) if j < m - 1 else (uint32(at - j) if 2 in periodic else at)
+                for axis in row_axes:
+                    if axis == 0:
+                        beyond = uint32(uint32(planes - 1) * layer)
+                        before_[0] = uint32(at - layer) if i0 > 0 else (uint32(at + beyond) if 0 in periodic else at)
+                        after_[0] = (
+                            uint32(at + layer) if i0 < planes - 1 else (uint32(at - beyond) if 0 in periodic else at)
+                        )
+                    else:
+                        beyond = uint32(uint32(plane - 1) * m)
+                        before_[1] = uint32(at - m) if i1 > 0 else (uint32(at + beyond) if 1 in periodic else at)
+                        after_[1] = uint32(at + m) if i1 < plane - 1 else (uint32(at - beyond) if 1 in periodic else at)
                 weight = none
                 for axis in wall_axes:
                     if axis == 0:
@@ -115,16 +133,20 @@ def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_s
                         if j == 0 or j == m - 1:
                             weight += q[2] + q[2]
                 wall = tuple(weight * k[b, wall_at + c] if walls else none for c in species)
-                p = tuple(fields[b, i, r, j] if i in fielded else p_[i] for i in kinetics)
-                dp = tuple(field_direction[b, i, r, j] if i in fielded else dp_[i] for i in kinetics)
-                values = tuple(tuple(x_[i][b, c, r, j] for c in species) for i in inputs)
+                p = tuple(fields[uint32(at_field_[i] + at)] if i in fielded else p_[i] for i in kinetics)
+                dp = tuple(field_direction[uint32(at_field_[i] + at)] if i in fielded else dp_[i] for i in kinetics)
+                values = tuple(tuple(x_[i][uint32(at_species_[c] + at)] for c in species) for i in inputs)
                 laps = tuple(
                     tuple(
                         lap(
                             values[i][c],
                             q,
-                            x_[i][b, c, r, left] + x_[i][b, c, r, right],
-                            tuple(x_[i][b, c, before_[axis], j] + x_[i][b, c, after_[axis], j] for axis in row_axes),
+                            x_[i][uint32(at_species_[c] + left)] + x_[i][uint32(at_species_[c] + right)],
+                            tuple(
+                                x_[i][uint32(at_species_[c] + before_[axis])]
+                                + x_[i][uint32(at_species_[c] + after_[axis])]
+                                for axis in row_axes
+                            ),
                         )
                         for c in species
                     )
@@ -142,7 +164,7 @@ def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_s
                     )
                 new = update(values, laps, p, dp, d, dd, h)
                 for c in species:
-                    out[b, c, r, j] = new[c]
+                    out[uint32(at_species_[c] + at)] = new[c]
                 if gradient:
                     gd = diffusion(values, laps, wall)
                     for c in species:
@@ -150,31 +172,33 @@ def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_s
                     gp = kinetic(values, p, dp)
                     for i in kinetics:
                         if i in fielded:
-                            field_sums[b, i, r, j] += h * gp[i]
+                            field_sums[uint32(at_field_[i] + at)] += h * gp[i]
                         else:
                             kinetic_sum_[i] += gp[i]
     if gradient:
         narrow = cuda.shared.array(narrow_shape, summed_in)
         wide = cuda.shared.array(wide_shape, float64)
-        t = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+        t = uint32(uint32(uint32(cuda.threadIdx.y) * width) + uint32(cuda.threadIdx.x))
         for c in species:
             narrow[c, t] = diffusion_sum_[c]
         for i in kinetics:
             narrow[len_species + i, t] = kinetic_sum_[i]
         cuda.syncthreads()
-        for n in range(t, len_sums * LANES, THREADS):
-            s = n // LANES
-            lane = n - s * LANES
+        n = t
+        while n < len_sums * LANES:
+            s = uint32(n // LANES)
+            lane = uint32(n - uint32(s * LANES))
             total = float64(narrow[s, lane])
-            for other in range(lane + LANES, THREADS, LANES):
-                total += float64(narrow[s, other])
+            for other in range(LANES, THREADS, LANES):
+                total += float64(narrow[s, uint32(lane + other)])
             wide[s, lane] = total
+            n = uint32(n + THREADS)
         cuda.syncthreads()
-        for s in range(t, len_sums, THREADS):
-            total = wide[s, 0]
+        if t < len_sums:
+            total = wide[t, 0]
             for lane in range(1, LANES):
-                total += wide[s, lane]
-            sums[b, block, s] += total
+                total += wide[t, lane]
+            sums[b, block, t] += total
 
 
 def fold(sums, totals):
@@ -350,6 +374,7 @@ def _names(
         species=species,
         kinetics=kinetics,
         len_species=len(species),
+        len_kinetics=len(kinetics),
         len_sums=len_sums,
         inputs=tuple(range(operation.inputs)),
         stencilled=operation.stencilled,
@@ -380,8 +405,5 @@ def _names(
 def signature(dtype: np.dtype) -> tuple[Any, ...]:
     """The argument types of `sweep` for states of a dtype, C-contiguous: what can be compiled without a card."""
     real = SUMMED_IN[np.dtype(dtype)]
-    state, table = real[:, :, :, ::1], real[:, ::1]
-    return (
-        *(state,) * 5, table, table, state, state, float64[:, :, ::1], state,
-        *(int64,) * 3,
-    )  # fmt: skip
+    state, table = real[::1], real[:, ::1]
+    return (*(state,) * 5, table, table, state, state, float64[:, :, ::1], state, *(uint32,) * 5)
