@@ -27,9 +27,7 @@ def module() -> ModuleType:
         If numba-cuda, the toolkit's wheels, the driver or a card is missing; it says which, and what to do.
     """
     if importlib.util.find_spec("numba_cuda") is None:
-        raise BackendError(
-            f"backend='cuda' needs numba-cuda and the CUDA toolkit's wheels, not found here: {INSTALL}."
-        )
+        raise BackendError(f"backend='cuda' needs numba-cuda and the CUDA toolkit's wheels, not found here: {INSTALL}.")
     from numba import config, cuda
 
     if config.ENABLE_CUDASIM:
@@ -91,11 +89,10 @@ def zeros(shape: tuple[int, ...], dtype: Any, what: str) -> Any:
             "free. Use checkpoints='auto' or a number, dtype='float32', a smaller grid or batch, or backend='cpu'."
         ) from error
     if array.size:
-        from .kernels.cuda import THREADS, helper
+        from .kernels.cuda import THREADS, helper, launcher
 
-        helper("fill")[max(1, min(-(-array.size // THREADS), 65535)), THREADS](
-            array.reshape(array.size), array.dtype.type(0)
-        )
+        blocks = max(1, min(-(-array.size // THREADS), 65535))
+        launcher(helper("fill"), blocks, THREADS)(array.reshape(array.size), array.dtype.type(0))
         cuda.synchronize()
     return array
 

@@ -28,9 +28,7 @@ SWEEPS = {
     "second_sweep": cells.SECOND,
 }
 MOST_STEPS_A_GRAPH = 512
-VALUES_A_CHUNK = (
-    1e10  # array values that a large card updates in 0.1 s; Ctrl-C waits for the end of a chunk
-)
+VALUES_A_CHUNK = 1e10  # array values that a large card updates in 0.1 s; Ctrl-C waits for the end of a chunk
 TARGETS_KEPT = 64
 MOST_VALUES = 2**32  # of a flat state of all members
 FLAT_BLOCKS = 4096
@@ -112,6 +110,7 @@ class CudaExecutor(Executor):
         self._states: dict[str, DeviceState] = {}
         self._stacks: dict[str, Stack] = {}
         self._steps: dict[tuple[str, tuple[int, ...]], Callable[..., None]] = {}
+        self._helpers: dict[Any, Callable[..., None]] = {}
         self._targets: dict[Any, tuple[Any, ...]] = {}
         self._blocks = (self.tiling.blocks, members)
         self._threads = (self.tiling.width, self.tiling.height)
@@ -164,9 +163,16 @@ class CudaExecutor(Executor):
             self.copy(pair.current, initial)
         return pair
 
+    def _helper(self, name: str, blocks: Any, threads: Any) -> Callable[..., None]:
+        """One of `kernels.cuda.HELPERS`, ready to be launched."""
+        key = (name, blocks, threads)
+        if key not in self._helpers:
+            self._helpers[key] = self.kernels.launcher(self.kernels.helper(name), blocks, threads, self.stream)
+        return self._helpers[key]
+
     def _fill(self, flat: Any, value: float) -> None:
         blocks = max(1, min(-(-flat.size // self.kernels.THREADS), FLAT_BLOCKS))
-        launch = self.kernels.helper("fill")[blocks, self.kernels.THREADS, self.stream]
+        launch = self._helper("fill", blocks, self.kernels.THREADS)
         launch(flat, flat.dtype.type(value))
 
     # Between host and card
@@ -209,7 +215,7 @@ class CudaExecutor(Executor):
         """adjoint += seed, an array of the host in the user's shape."""
         part = self.buffer("seed")
         self.copy(part, seed)
-        launch = self.kernels.helper("accumulate")[(*self._flat_launch, self.stream)]
+        launch = self._helper("accumulate", *self._flat_launch)
         launch(adjoint.flat, self.dtype.type(1), part.flat)
 
     def finite(self, state: DeviceState) -> bool:
@@ -220,14 +226,14 @@ class CudaExecutor(Executor):
         """For each member, whether a value is NaN or infinite."""
         marks = self._array("marks", (self.members,), np.int32)
         self._fill(marks, 0)
-        self.kernels.helper("mark_not_finite")[(*self._by_member_launch, self.stream)](state.by_member, marks)
+        self._helper("mark_not_finite", *self._by_member_launch)(state.by_member, marks)
         return self._download(marks) != 0
 
     def largest_change(self, x: DeviceState, y: DeviceState) -> float:
         """max |x - y|."""
         blocks = self._by_member_launch[0][0]
         part = self._array("changes", (self.members, blocks, 1), np.float64)
-        self.kernels.helper("largest_change")[(*self._by_member_launch, self.stream)](x.by_member, y.by_member, part)
+        self._helper("largest_change", *self._by_member_launch)(x.by_member, y.by_member, part)
         return float(self._download(part).max())
 
     def _download(self, array: Any) -> np.ndarray:
@@ -286,7 +292,7 @@ class CudaExecutor(Executor):
         """The sums over blocks of a (B, blocks, n) array, on the host as (B, n)."""
         totals = self._array(f"totals of {sums.shape[2]}", (self.members, int(sums.shape[2])), np.float64)
         blocks = (int(sums.shape[2]), self.members)
-        self.kernels.helper("fold")[blocks, self.kernels.FOLD_THREADS, self.stream](sums, totals)
+        self._helper("fold", blocks, self.kernels.FOLD_THREADS)(sums, totals)
         return self._download(totals)
 
     # Loops
@@ -470,7 +476,7 @@ class CudaExecutor(Executor):
         kernel = self.kernels.sweep_kernel(
             operation, self.model, self.geometry, fielded, self.scheme.IDENTITY, self.dtype
         )
-        launch = kernel[self._blocks, self._threads, self.stream]
+        launch = self.kernels.launcher(kernel, self._blocks, self._threads, self.stream)
         unused = 4 - operation.inputs
         tiling = self.tiling
         sizes = [np.uint32(n) for n in (*self.plane_shape, self.plane, tiling.rows_each, tiling.across)]
@@ -484,7 +490,7 @@ class CudaExecutor(Executor):
         return sweep
 
     def _flat(self, name: str) -> Callable[..., None]:
-        launch = self.kernels.helper(name)[(*self._flat_launch, self.stream)]
+        launch = self._helper(name, *self._flat_launch)
 
         def apply(out: DeviceState, *arguments: Any) -> None:
             launch(out.flat, *(each.flat if isinstance(each, DeviceState) else each for each in arguments[:-1]))
@@ -511,12 +517,11 @@ class CudaExecutor(Executor):
             As `losses.L2.as_squares` gives them.
         """
         sums = self._array("squares", (self.members, self.tiling.blocks, 1), np.float64)
-        kernel = self.kernels.helper("square_seed")
         alike = len({(each[0].shape, np.shape(each[1]), each[2].tobytes()) for each in losses}) == 1
         groups = [(0, list(losses))] if alike else [(n, [each]) for n, each in enumerate(losses)]
         for first, group in groups:
             together = self.members if len(losses) == 1 else len(group)
-            launch = kernel[(self.tiling.blocks, together), self._threads, self.stream]
+            launch = self._helper("square_seed", (self.tiling.blocks, together), self._threads)
             sizes = (first, self.tiling.rows_each, self.tiling.across)
             launch(adjoint.array, y.array, *self._targets_of(group), sums, *sizes)
         return self.fold(sums)[:, 0]

@@ -693,7 +693,7 @@ class Simulation:
             )
             sweeps.follow(schedule, sweep.observed, sweep)
             value, by_name = sum(sweep.values[::-1]), sweep.sums_tangent.gradient()
-            self._check_derivatives(value, by_name, sweep.adjoint_tangent.current)
+            self.check_derivatives(value, by_name, self.executor.finite(sweep.adjoint_tangent.current))
             return Gradient(
                 value,
                 by_name,

@@ -12,6 +12,7 @@ fixed order to its own place in ``sums``; `fold` adds the places of the blocks. 
 Importing this module imports `numba.cuda`, but needs no driver: kernels are compiled at their first launch.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -317,6 +318,15 @@ HELPERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (fold, fill, scale, accumulate, blend, mark_not_finite, largest_change, square_seed)
 }
+
+
+def launcher(kernel: Any, blocks: Any, threads: Any, stream: Any = 0) -> Callable[..., None]:
+    """``kernel[blocks, threads, stream]``, without Numba's warning that a small grid leaves much of a card idle."""
+    if config.ENABLE_CUDASIM:  # there a kernel remembers the last configuration, whoever made it
+        return lambda *arguments: kernel[blocks, threads, stream](*arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Grid size")
+        return kernel[blocks, threads, stream]
 
 
 @cache
