@@ -522,13 +522,17 @@ class _Loop:
             result = self._result(state, 5)
         except BaseException as error:
             if state is not None:
-                with contextlib.suppress(AttributeError):
-                    error.result = self._result(state, 3)  # type: ignore[attr-defined]
+                _attach(error, self._result(state, 3))
                 if file is not None:
-                    self._save(file, state)
+                    with contextlib.suppress(OSError):  # the first error is the one to tell
+                        self._save(file, state)
             raise
         if file is not None:
-            self._save(file, state)
+            try:
+                self._save(file, state)
+            except BaseException as error:  # a full disk, or a second Ctrl-C
+                _attach(error, result)
+                raise
         return result
 
     def _first(self, x0: np.ndarray) -> _State:
@@ -819,6 +823,12 @@ class _Loop:
 
 
 # Helpers
+
+
+def _attach(error: BaseException, result: OptimizeResult) -> None:
+    """Hand back the best point with an error, as its attribute `result`."""
+    with contextlib.suppress(AttributeError):
+        error.result = result  # type: ignore[attr-defined]
 
 
 def _most(method: str, learning_rate: float | None) -> float:
