@@ -19,6 +19,7 @@ from .models import Model
 
 if TYPE_CHECKING:
     from .inverse import Inversion, invert
+    from .inversion.statistics import StatisticsFit, invert_statistics
     from .io import load
     from .matching import PatternMatching
     from .objective import Objective, standard_errors
@@ -34,11 +35,13 @@ _LATER = {
     "PatternMatching": "matching",
     "Run": "simulation",
     "Simulation": "simulation",
+    "StatisticsFit": "inversion.statistics",
     "SteadyObjective": "steady",
     "SteadyRun": "simulation",
     "Tangent": "simulation",
     "adaptive": "optimize",
     "invert": "inverse",
+    "invert_statistics": "inversion.statistics",
     "load": "io",
     "minimize": "optimize",
     "standard_errors": "objective",
@@ -95,12 +98,14 @@ __all__ = [
     "Simulation",
     "StabilityError",
     "StabilityWarning",
+    "StatisticsFit",
     "SteadyObjective",
     "SteadyRun",
     "Tangent",
     "__version__",
     "adaptive",
     "invert",
+    "invert_statistics",
     "load",
     "losses",
     "minimize",

@@ -8,6 +8,8 @@ Learning, Eq. (5.12)); s and r are those of the smallest, for each target.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
@@ -24,6 +26,8 @@ class KernelRidge:
     features, targets : ndarray
     weights : ndarray (N,), optional
         How much the left-out errors count when s and r are chosen.
+    scales : tuple of float
+        The s to choose from.
 
     Attributes
     ----------
@@ -31,7 +35,9 @@ class KernelRidge:
         The error of each point when it is left out: target - prediction.
     """
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None):
+    def __init__(
+        self, features: np.ndarray, targets: np.ndarray, weights: Any = None, scales: tuple[float, ...] = SCALES
+    ):
         self.mean, self.spread = features.mean(axis=0), features.std(axis=0) + 1e-9
         self.z = self.standardise(features)
         self.target_mean, self.target_spread = targets.mean(axis=0), targets.std(axis=0) + 1e-300
@@ -41,7 +47,7 @@ class KernelRidge:
         self.unit = float(np.median(square)) + 1e-300
         inner = LINEAR * (self.z @ self.z.T) / self.z.shape[1]
         best = [(np.inf,)] * y.shape[1]
-        for scale in SCALES:
+        for scale in scales:
             values, vectors = np.linalg.eigh(np.exp(-square / (scale * self.unit)) + inner)
             rotated, squares = vectors.T @ y, vectors**2
             for ridge in RIDGES:
