@@ -67,7 +67,7 @@ def truths(size, count):
 
 def one(params, v, path, groups):
     begin = time.process_time()
-    fit = invert_statistics(v, library=path, library_size=1100, statistics=groups)
+    fit = invert_statistics(v, library=path, statistics=groups)
     row = {"success": fit.success, "message": fit.message, "seconds": time.process_time() - begin, "truth": params}
     stages = [(s["stage"], (np.exp(s["log_params"]) / [params[n] for n in NAMES] - 1).tolist()) for s in fit.stages]
     row["stages"] = stages

@@ -105,7 +105,7 @@ def invert_statistics(
     ----------
     data : array_like (H, W) or (N, H, W)
         The last species of the model, in its absolute units, of one or several patterns of the same parameters.
-        Periodic, at rest or nearly so (max |y_t| below 1e-4).
+        Periodic, at rest or nearly so (max |y_t| below 2e-4).
     model : str or Model
     spacing : float
         The distance between cells.
