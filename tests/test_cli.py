@@ -57,7 +57,7 @@ def test_the_module_runs_and_names_its_version():
     assert (found.returncode, found.stdout, found.stderr) == (0, f"adjoint-rd {rd.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["simulate"], ["gradient"], ["validate"], ["fit"]])
+@pytest.mark.parametrize("command", [[], ["simulate"], ["gradient"], ["validate"], ["pattern"], ["fit"]])
 def test_help_teaches_by_examples(call, command):
     code, out, _ = call(*command, "--help")
     assert code == 0 and "examples:" in out and f"adjoint-rd {' '.join(command)}" in out

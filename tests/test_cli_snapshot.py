@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 import adjoint_rd as rd
-from adjoint_rd import cli, inverse, io
+from adjoint_rd import cli, inverse, io, models
 from adjoint_rd.commands import snapshot
+from adjoint_rd.inversion import slices
 
 TRUTH = {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}
 COMBINATIONS = {"Du/F": 4.0, "Dv/sqrt(F)": 0.4, "(F+k)/sqrt(F)": 0.5}
@@ -132,6 +133,22 @@ def test_one_more_fact_restores_all_four(call, v):
     found = json.loads(Path("fit_v/fit.json").read_text())
     assert code == 0 and error_percent(found["params"]) < 0.1
     assert found["gain"] == pytest.approx(3.7, rel=1e-3)
+
+
+# Why it works
+
+
+def test_the_residual_is_least_at_the_fit_and_the_simulation_is_a_simulation(v):
+    found = slices.line(v, TRUTH, models.get("gray_scott"), rd.Grid(v.shape), observed=1, points=11, steps=50, starts=1)
+    assert found.s[np.argmin(found.equation)] == 1.0 and found.start == slices.REFERENCE
+    falling = np.diff(found.equation) < 0
+    assert np.array_equal(falling, found.s[1:] <= 1.0)  # one valley
+    n = int(np.argmin(np.abs(found.s - 0.5)))
+    middle = {name: (found.start[name] * value) ** 0.5 for name, value in TRUTH.items()}
+    sim = rd.Simulation("gray_scott", rd.Grid(v.shape), dt=1.0, stability="off")
+    final = sim.run(sim.initial_state("random", rng=1000, params=middle), middle, steps=50).final[1]
+    assert found.s[n] == 0.5
+    assert found.simulation[0, n] == pytest.approx(np.sqrt(np.mean((final - v) ** 2)) / v.std(), rel=1e-4)
 
 
 # Refusals
