@@ -70,7 +70,7 @@ def one(params, v, path, groups):
     fit = invert_statistics(v, library=path, statistics=groups)
     row = {"success": fit.success, "message": fit.message, "seconds": time.process_time() - begin, "truth": params}
     stages = [(s["stage"], (np.exp(s["log_params"]) / [params[n] for n in NAMES] - 1).tolist()) for s in fit.stages]
-    row["stages"] = stages
+    row |= {"stages": stages, "strange": [s.get("strange") for s in fit.stages]}
     if fit.success:
         p, q = (np.array([x[name] for name in NAMES]) for x in (params, fit.params))
         s = np.array([fit.stderr[name] for name in NAMES])

@@ -39,11 +39,12 @@ class KernelRidge:
         self, features: np.ndarray, targets: np.ndarray, weights: Any = None, scales: tuple[float, ...] = SCALES
     ):
         self.mean, self.spread = features.mean(axis=0), features.std(axis=0) + 1e-9
+        self.whole = (features - self.mean) / self.spread
         self.z = self.standardise(features)
         self.target_mean, self.target_spread = targets.mean(axis=0), targets.std(axis=0) + 1e-300
         y = (targets - self.target_mean) / self.target_spread
         weights = np.ones(len(y)) if weights is None else weights
-        square = self._squared_distances(self.z)
+        square = squared_distances(self.z, self.z)
         self.unit = float(np.median(square)) + 1e-300
         inner = LINEAR * (self.z @ self.z.T) / self.z.shape[1]
         best = [(np.inf,)] * y.shape[1]
@@ -67,14 +68,10 @@ class KernelRidge:
         """Features in units of their spread, clipped."""
         return np.clip((np.atleast_2d(features) - self.mean) / self.spread, -CLIP, CLIP)
 
-    def _squared_distances(self, z: np.ndarray) -> np.ndarray:
-        sizes, own = np.sum(z**2, axis=1), np.sum(self.z**2, axis=1)
-        return np.maximum(sizes[:, None] + own - 2.0 * z @ self.z.T, 0.0)
-
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Predictions (M, P) for features (M, d)."""
         z = self.standardise(features)
-        square, inner = self._squared_distances(z), LINEAR * (z @ self.z.T) / self.z.shape[1]
+        square, inner = squared_distances(z, self.z), LINEAR * (z @ self.z.T) / self.z.shape[1]
         columns = [
             (np.exp(-square / (scale * self.unit)) + inner) @ alpha
             for scale, alpha in zip(self.scales, self.alpha.T, strict=True)
@@ -83,6 +80,12 @@ class KernelRidge:
 
     def strangeness(self, features: np.ndarray, neighbours: int = 5) -> float:
         """The distance of features (d,) to their nearest points, over what 99 % of the points keep to."""
-        own = np.sort(self._squared_distances(self.z), axis=1)[:, 1 : neighbours + 1].mean(axis=1)
-        there = np.sort(self._squared_distances(self.standardise(features))[0])[:neighbours].mean()
+        own = np.sort(squared_distances(self.whole, self.whole), axis=1)[:, 1 : neighbours + 1].mean(axis=1)
+        z = (np.atleast_2d(features) - self.mean) / self.spread  # not clipped: what is strange may be far away
+        there = np.sort(squared_distances(z, self.whole)[0])[:neighbours].mean()
         return float(np.sqrt(there / max(np.quantile(own, 0.99), 1e-300)))
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Between all rows of a and all of b."""
+    return np.maximum(np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2.0 * a @ b.T, 0.0)

@@ -38,7 +38,7 @@ NEIGHBOURS = 80  # of the estimate in the library, whose left-out errors count
 SPREAD = 2.0  # of the local simulations, in errors
 FOCUS = 2.0  # the variance, in squared errors, to which their left-out errors are weighted
 MOST_STRANGE = 1.5  # distance to the nearest simulations, against what 99 % of these keep to
-FEWEST = 40  # local patterns
+FEWEST_RUNS, FEWEST = 40, 30  # simulations in a local round, and patterns that come of them
 EXTRA_ROUNDS = 2  # if the estimate leaves the cloud of simulations
 FAR = 3.0  # distance from the cloud's centre, in its standard deviations, that counts as leaving
 FLOOR = 1e-4  # smallest error of log p
@@ -164,7 +164,7 @@ def invert_statistics(
         where, patterns, tuple(statistics), float(noise), np.random.default_rng(rng), progress or (lambda line: None)
     )
     search.workers = check_count("workers", workers, 1)
-    counts = check_count("rounds", rounds, 1), check_count("runs", runs, FEWEST), check_count("repeats", repeats, 8)
+    counts = check_count("rounds", rounds, 1), check_count("runs", runs, FEWEST_RUNS), check_count("repeats", repeats, 8)
     kept = build(where, LIBRARY_SHAPE, check_count("library_size", library_size, 100), _path(library), search.built)
     return search.run(kept, *counts, h2)
 
