@@ -164,7 +164,8 @@ def invert_statistics(
         where, patterns, tuple(statistics), float(noise), np.random.default_rng(rng), progress or (lambda line: None)
     )
     search.workers = check_count("workers", workers, 1)
-    counts = check_count("rounds", rounds, 1), check_count("runs", runs, FEWEST_RUNS), check_count("repeats", repeats, 8)
+    runs = check_count("runs", runs, FEWEST_RUNS)
+    counts = check_count("rounds", rounds, 1), runs, check_count("repeats", repeats, 8)
     kept = build(where, LIBRARY_SHAPE, check_count("library_size", library_size, 100), _path(library), search.built)
     return search.run(kept, *counts, h2)
 
