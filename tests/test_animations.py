@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import adjoint_rd as rd
-from adjoint_rd import animations, landscape
+from adjoint_rd import animations, cli, landscape
 
 STATES = np.random.default_rng(0).random((5, 2, 16, 12))
 
@@ -90,3 +90,11 @@ def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
         animations.write([], tmp_path / "run.gif")
     with pytest.raises(rd.InputError, match="n >= 1"):
         animations.runs(STATES[0], tmp_path / "run.gif")
+
+
+def test_simulate_animates_what_it_saves(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["simulate", "--preset", "reference", "--shape", "16", "12", "--steps", "20", "--animation"]
+    assert cli.main([*words, "--save-every", "5"]) == 0
+    assert sizes("simulate_reference/run.gif") == (5, (36, 48))
+    assert cli.main(words) == 2 and "--save-every" in capsys.readouterr().err

@@ -17,21 +17,17 @@ import warnings
 import numpy as np
 
 import adjoint_rd as rd
-from adjoint_rd import optimize, pattern_losses
+from adjoint_rd import named_losses, optimize
 
 TRUTH = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
 REFERENCE = dict(Du=0.126928, Dv=0.126928, F=0.05, k=0.05)
 FREE, WINDOW, BEGINS = tuple(TRUTH), 200, (1000, 2000, 3000, 4000)
 
-LOSSES = {
-    "L2": lambda y: rd.losses.L2(y),
-    "L2 of v alone": lambda y: rd.losses.L2(y[1], species=1),
-    "log spectrum, radial": lambda y: pattern_losses.LogSpectrum(y, radial=True),
-    "log spectrum, full": lambda y: pattern_losses.LogSpectrum(y),
-    "autocorrelation": lambda y: pattern_losses.Autocorrelation(y),
-    "moments": lambda y: pattern_losses.Moments(y),
-    "histogram": lambda y: pattern_losses.Histogram(y, cumulative=True),
-    "Gram texture": lambda y: pattern_losses.GramTexture(y),
+LOSSES = {"L2": lambda y: rd.losses.L2(y), "L2 of v alone": lambda y: rd.losses.L2(y[1], species=1)}
+LOSSES |= {
+    name: lambda y, name=name: named_losses.make(name, [y])
+    for name in named_losses.NAMED
+    if name not in named_losses.OF_PLACES
 }
 
 

@@ -16,6 +16,7 @@ Run a model from an initial state and write
   run.npz         parameters and saved states; adjoint_rd.load() reads it
   final.png       the last state, with axes and colour bars
   state_*.png     with --save-every, every saved state, one pixel a cell (2-D)
+  run.gif         with --save-every and --animation, the last species of the saved states (.mp4 needs ffmpeg)
 """
 
 EXAMPLES = """\
@@ -52,6 +53,9 @@ def register(commands: Any) -> None:
         "--save-every", type=int, metavar="N", help="save every so many steps, not only the first and last state"
     )
     parser.add_argument(
+        "--animation", nargs="?", const=".gif", choices=(".gif", ".mp4"), help="animate the saved states (2-D)"
+    )
+    parser.add_argument(
         "--colormap", default="viridis", metavar="NAME", help="a colour map of matplotlib, or grey (default viridis)"
     )
     parser.add_argument(
@@ -76,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     if every < 1:
         raise InputError(f"--save-every {every} must be >= 1.")
     check_colormap(args.colormap)
+    if args.animation and not (args.save_every and setup.sim.grid.ndim == 2):
+        raise InputError("--animation needs --save-every N, and a grid of two axes.")
     folder = io.output_folder(args.out or f"simulate_{label}")
     print(setup.describe())
     marks = sorted({*range(0, steps, every), steps})
@@ -121,5 +127,10 @@ def run(args: argparse.Namespace) -> int:
             name = f"state_{step:0{len(str(steps))}d}.png"
             io.write_image(folder / name, saved[int(step)], colormap=args.colormap)
             written.append(name)
+    if args.animation:
+        from .. import animations
+
+        written.append(f"run{args.animation}")
+        animations.runs(run.states, folder / written[-1], colormap=drawn)
     say_written(folder, written)
     return say_interrupted(f"after step {taken} of {steps}; the last state is in run.npz") if interrupted else OK
