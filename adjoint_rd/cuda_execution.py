@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import cuda_device
+from .cuda_states import DeviceSlots, DeviceState, HostDiskSlots, Stack, Targets
 from .errors import InputError
-from .execution import DiskSlots, Executor, Pair, Sums
+from .execution import Executor, Pair, Sums
 from .grid import Grid
 from .kernels import cells
 from .kernels.specialise import build
@@ -29,36 +30,8 @@ SWEEPS = {
 }
 MOST_STEPS_A_GRAPH = 512
 VALUES_A_CHUNK = 1e10  # array values that a large card updates in 0.1 s; Ctrl-C waits for the end of a chunk
-TARGETS_KEPT = 64
 MOST_VALUES = 2**32  # of a flat state of all members
 FLAT_BLOCKS = 4096
-
-
-class DeviceState:
-    """A flat state on the card, (B, S, rows, columns), with the views of it that kernels want."""
-
-    def __init__(self, array: Any):
-        self.array = array
-        self.dtype = array.dtype
-        self.flat = array.reshape(array.size)
-        self.by_member = array.reshape(array.shape[0], array.size // array.shape[0])
-
-
-class Stack:
-    """Flat states one after the other in one device array."""
-
-    def __init__(self, array: Any):
-        self.array = array
-        self.states: list[DeviceState | None] = [None] * len(array)
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-    def __getitem__(self, n: int) -> DeviceState:
-        state = self.states[n]
-        if state is None:
-            state = self.states[n] = DeviceState(self.array[n])
-        return state
 
 
 class DevicePlan(NamedTuple):
@@ -111,7 +84,7 @@ class CudaExecutor(Executor):
         self._stacks: dict[str, Stack] = {}
         self._steps: dict[tuple[str, tuple[int, ...]], Callable[..., None]] = {}
         self._helpers: dict[Any, Callable[..., None]] = {}
-        self._targets: dict[Any, tuple[Any, ...]] = {}
+        self._targets = Targets()
         self._blocks = (self.tiling.blocks, members)
         self._threads = (self.tiling.width, self.tiling.height)
         size = members * self._S * grid.size
@@ -241,11 +214,11 @@ class CudaExecutor(Executor):
         self.stream.synchronize()
         return host
 
-    def memory_slots(self, name: str, count: int) -> "DeviceSlots":
+    def memory_slots(self, name: str, count: int) -> DeviceSlots:
         """Room for checkpoints on the card."""
         return DeviceSlots(self, self.buffer(name, count) if count else None)
 
-    def disk_slots(self) -> "HostDiskSlots":
+    def disk_slots(self) -> HostDiskSlots:
         """Room for checkpoints in a file."""
         return HostDiskSlots(self)
 
@@ -347,7 +320,7 @@ class CudaExecutor(Executor):
                 push(states[n], states[n + 1], work, plan, self._unread)
 
         def chunk(done: int, count: int) -> None:
-            self.graphs.launch(("record", fielded, done, count), lambda: enqueue(done, done + count))
+            self.graphs.launch(("record", fielded, id(states), done, count), lambda: enqueue(done, done + count))
 
         self._in_chunks("record", chunk, steps, 1, progress)
 
@@ -366,7 +339,8 @@ class CudaExecutor(Executor):
 
         def chunk(done: int, count: int) -> None:
             to = last - done
-            self.graphs.launch(("reverse", sums.fielded, id(adjoint.current), to, count), lambda: enqueue(to, count))
+            key = ("reverse", sums.fielded, id(states), id(adjoint.current), id(sums.scalars), to, count)
+            self.graphs.launch(key, lambda: enqueue(to, count))
             adjoint.took(count)
 
         self._in_chunks("reverse", chunk, last - first, 2, progress)
@@ -404,7 +378,9 @@ class CudaExecutor(Executor):
                 push(states[n], states[n + 1], work, plan, self._unread)
 
         def chunk(done: int, count: int) -> None:
-            self.graphs.launch(("record_tangent", fielded, done, count), lambda: enqueue(done, done + count))
+            self.graphs.launch(
+                ("record_tangent", fielded, id(states), id(tangents), done, count), lambda: enqueue(done, done + count)
+            )
 
         self._in_chunks("record_tangent", chunk, steps, 2, progress)
 
@@ -433,7 +409,15 @@ class CudaExecutor(Executor):
 
         def chunk(done: int, count: int) -> None:
             to = last - done
-            key = ("reverse_second", sums.fielded, id(adjoint.current), id(adjoint_tangent.current), to, count)
+            key = (
+                "reverse_second",
+                sums.fielded,
+                id(states),
+                id(adjoint.current),
+                id(adjoint_tangent.current),
+                to,
+                count,
+            )
             self.graphs.launch(key, lambda: enqueue(to, count))
             adjoint.took(count)
             adjoint_tangent.took(count)
@@ -523,28 +507,8 @@ class CudaExecutor(Executor):
             together = self.members if len(losses) == 1 else len(group)
             launch = self._helper("square_seed", (self.tiling.blocks, together), self._threads)
             sizes = (first, self.tiling.rows_each, self.tiling.across)
-            launch(adjoint.array, y.array, *self._targets_of(group), sums, *sizes)
+            launch(adjoint.array, y.array, *self._targets.of(group), sums, *sizes)
         return self.fold(sums)[:, 0]
-
-    def _targets_of(self, losses: list[tuple[np.ndarray, Any, np.ndarray]]) -> tuple[Any, ...]:
-        """(target, weight, weights, species) on the card, kept for the next evaluation."""
-        key = tuple((id(target), id(weight) if np.ndim(weight) else weight) for target, weight, _ in losses)
-        if key not in self._targets:
-            if len(self._targets) >= TARGETS_KEPT:
-                self._targets.pop(next(iter(self._targets)))
-            target, species = np.stack([each[0] for each in losses]), losses[0][2].astype(np.int64)
-            uniform = np.ndim(losses[0][1]) == 0
-            weight = np.array([each[1] for each in losses], np.float64) if uniform else np.zeros(len(losses))
-            weights = np.zeros((0, 0, 0, 0)) if uniform else np.stack([each[1] for each in losses]).astype(np.float64)
-            arrays = tuple(self._to_card(each) for each in (target, weight, weights, species))
-            self._targets[key] = (list(losses), arrays)  # the host arrays too: while they live, no other has their id
-        return self._targets[key][1]
-
-    def _to_card(self, host: np.ndarray) -> Any:
-        array = cuda_device.zeros(host.shape, host.dtype, "a loss's target")
-        if host.size:
-            array.copy_to_device(np.ascontiguousarray(host))
-        return array
 
     # What users give
 
@@ -584,39 +548,3 @@ class DeviceSums(Sums):
             return [self.named(total, None) for total in totals]
         fields = self.executor._download(self.fields).reshape(len(totals), -1, *self.executor.plane_shape)
         return [self.named(total, field) for total, field in zip(totals, fields, strict=True)]
-
-
-class DeviceSlots:
-    """Checkpoints on the card."""
-
-    def __init__(self, executor: CudaExecutor, states: Stack | None):
-        self.executor = executor
-        self.states = states
-
-    def store(self, slot: int, state: DeviceState) -> None:
-        """Keep a state."""
-        assert self.states is not None
-        self.executor.copy(self.states[slot], state)
-
-    def restore(self, slot: int, state: DeviceState) -> None:
-        """Copy a kept state into `state`."""
-        assert self.states is not None
-        self.executor.copy(state, self.states[slot])
-
-
-class HostDiskSlots(DiskSlots):
-    """Checkpoints of states on the card, in a file."""
-
-    def __init__(self, executor: CudaExecutor):
-        super().__init__()
-        self.executor = executor
-
-    def store(self, slot: int, state: Any) -> None:
-        """Keep a state."""
-        super().store(slot, self.executor.look(state))
-
-    def restore(self, slot: int, state: Any) -> None:
-        """Copy a kept state into `state`."""
-        host = np.empty(self.executor.flat_shape, self.executor.dtype)
-        super().restore(slot, host)
-        self.executor.copy(state, host)

@@ -70,6 +70,7 @@ class L2:
                 f"target has {wrong.sum()} values that are not finite, the first at index {first}; mask them out."
             )
         self.target = np.where(weight > 0, target, 0.0)
+        self.target.flags.writeable = False  # a copy of it may be on a card
         self.species = species
         uniform = weight.size and weight.min() == weight.max()
         self._weight: Any = float(weight.flat[0]) if uniform else np.array(weight)
