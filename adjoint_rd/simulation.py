@@ -128,6 +128,7 @@ class Simulation:
     backend : {"cpu", "cuda", "auto"}
         "cuda": an NVIDIA card, with ``pip install 'adjoint-rd[cuda]'``; states stay on it, and a y0 that is on it
         already (any array with ``__cuda_array_interface__`` or DLPack) is used in place and answered by arrays on it.
+        It is compiled and simulated, not yet run on a card: check it on yours with ``python validation/gpu_checks.py``.
         "auto": the card if one is usable, else the CPU.
     stability : {None, "error", "warn", "off"}
         What happens when dt exceeds a limit of `adjoint_rd.stability`. None: `StabilityError` above `certain`, one

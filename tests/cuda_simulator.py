@@ -3,9 +3,9 @@
     python tests/cuda_simulator.py [--all]
 
 Every model in every dimension, with boundaries, schemes, fields and unequal spacings by turns; with --all each of them
-with every boundary and scheme (some minutes). The simulator runs each thread of a launch in Python, so blocks are made
-small (which also gives several of them) and the grids are tiny, but for one of 8 x 8 with blocks as they are. It is a
-script because Numba reads its settings once, when it is imported: `test_cuda.py` runs it.
+with every boundary and scheme, and with blocks as they are on a card (some minutes). The simulator runs each thread of
+a launch in Python, so otherwise blocks are made small, which also gives several of them, and the grids are tiny. It is
+a script because Numba reads its settings once, when it is imported: `test_cuda.py` runs it.
 
 Before that comes the control: a kernel with one sign wrong must be noticed.
 """
@@ -23,11 +23,15 @@ import reference as ref
 import setups
 
 import adjoint_rd as rd
+from adjoint_rd import cuda_device
 from adjoint_rd.kernels import cuda as kernels
 
 LIMIT = 1e-14
-SHAPES = {1: (11,), 2: (3, 4), 3: (3, 3, 4)}
+SHAPES = {1: (9,), 2: (3, 5), 3: (3, 3, 4)}
+BOUNDARIES = ("mixed", "dirichlet", "periodic", "neumann")
+SCHEMES = ("euler", "rk4")
 SMALL = dict(THREADS=8, WARP=4, LANES=2, FOLD_THREADS=4)
+MIDDLE = dict(THREADS=32, WARP=8, LANES=8, FOLD_THREADS=16)
 
 
 def set_blocks(**constants):
@@ -82,9 +86,9 @@ def control():
 
 def batch_errors():
     """A batch in one launch against its members on the CPU: losses alike, different, and of several steps."""
-    case = setups.draw("gray_scott", (3, 4), "mixed")
+    case = setups.draw("gray_scott", (5,), "dirichlet")
     both = [setups.simulation(case, backend=backend) for backend in ("cpu", "cuda")]
-    y0 = np.stack([case.y0, case.y0[:, ::-1], 0.9 * case.y0])
+    y0 = np.stack([case.y0, case.y0[..., ::-1], 0.9 * case.y0])
     params = [dict(case.params, F=F) for F in (0.03, 0.04, 0.05)]
     one, wavy = rd.losses.L2(case.target), setups.Wavy(case.target)
     found = {}
@@ -102,9 +106,71 @@ def batch_errors():
     return {what: ref.relative_error(np.asarray(got), np.asarray(want)) for what, (got, want) in found.items()}
 
 
+class RecordedGraph:
+    """Stands for a CUDA graph: launches are noted while it is made, and done with the same arguments when replayed."""
+
+    now = None
+    made = 0
+
+    def __init__(self, stream, enqueue):
+        RecordedGraph.made += 1
+        self.launches = RecordedGraph.now = []
+        try:
+            enqueue()
+        finally:
+            RecordedGraph.now = None
+
+    @staticmethod
+    def launcher(kernel, blocks, threads, stream=0):
+        def launch(*arguments):
+            if RecordedGraph.now is None:
+                kernel[blocks, threads](*arguments)
+            else:
+                RecordedGraph.now.append((kernel, blocks, threads, arguments))
+
+        return launch
+
+    def launch(self):
+        for kernel, blocks, threads, arguments in self.launches:
+            kernel[blocks, threads](*arguments)
+
+
+def graph_errors():
+    """Calls of all kinds with other parameters, states, targets and lengths each time, when sequences are replayed."""
+    kernels.launcher, cuda_device._Graph = RecordedGraph.launcher, RecordedGraph
+    case = setups.draw("gray_scott", (5,), "dirichlet", fields=("F",))
+    cpu, card = (setups.simulation(case, backend=backend) for backend in ("cpu", "cuda"))
+    card.executor.graphs.usable = True
+    found = {}
+    for n, steps in enumerate((2, 2, 2, 5, 2, 2)):
+        other = setups.redraw(case, n)
+        dparams, t = setups.directions(other, n)
+        loss = rd.losses.L2(other.target * (1 + n))
+        calls = {
+            "run": lambda sim, y=other, k=steps: sim.run(y.y0, y.params, steps=k).final,
+            "gradient": lambda sim, y=other, k=steps, of=loss: sim.gradient(y.y0, y.params, of, steps=k),
+            "tangent": lambda sim, y=other, k=steps, d=dparams: (
+                sim.tangent(y.y0, y.params, steps=k, direction=d).tangent
+            ),
+            "hessian": lambda sim, y=other, k=steps, of=loss, d=dparams, i=t: sim.hessian_product(
+                y.y0, y.params, of, steps=k, direction=d, initial=i
+            ),
+        }
+        for name, call in calls.items():
+            want, got = (
+                (each.initial, each.params["Du"], each.params["F"], each.value) if hasattr(each, "initial") else (each,)
+                for each in (call(cpu), call(card))
+            )
+            for part, (one, other_one) in enumerate(zip(got, want, strict=True)):
+                found[f"{name} {n}, part {part}"] = ref.relative_error(np.asarray(one), np.asarray(other_one))
+    if RecordedGraph.made < 8:
+        found[f"only {RecordedGraph.made} graphs were made"] = np.inf
+    return found
+
+
 def other_calls():
     """What else a simulation offers: steady runs, checkpoints, divergence, a first state on the card."""
-    case = setups.draw("gray_scott", (3, 4), "periodic")
+    case = setups.draw("gray_scott", (7,), "periodic")
     cpu, card = (setups.simulation(case, backend=backend) for backend in ("cpu", "cuda"))
     wrong = []
     want, got = (sim.run_to_steady(case.y0, case.params, tol=1e-3, max_steps=7) for sim in (cpu, card))
@@ -144,19 +210,24 @@ def main(everything):
         if bad:
             wrong.append(f"{name}: {bad}")
 
-    note("8 x 8, blocks of 128", errors(setups.draw("gray_scott", (8, 8), "periodic")))
+    square = setups.draw("gray_scott", (8, 8), "periodic")
+    if everything:
+        note("8 x 8, one block of 128", errors(square))
+    set_blocks(**MIDDLE)
+    note("8 x 8, blocks of 32", errors(square))
     set_blocks(**SMALL)
     wrong += control()
     for number, (model, (dim, shape)) in enumerate(product(setups.MODELS, SHAPES.items())):
         kinetics = ref.MODELS[model].kinetics
-        every = list(product(("mixed", "dirichlet", "periodic", "neumann"), ("euler", "rk4")))
-        for n, (boundary, scheme) in enumerate(every if everything else [every[(3 * number + dim) % 8]]):
+        chosen = [(BOUNDARIES[(number + dim) % 4], "rk4" if dim == 1 else "euler")]
+        for n, (boundary, scheme) in enumerate(product(BOUNDARIES, SCHEMES) if everything else chosen):
             which = number + n
             fields = (), kinetics[::2], kinetics
             case = setups.draw(model, shape, boundary, scheme, fields[which % 3], which, bool(which % 2))
             note(f"{model} {dim}-D {boundary} {scheme}", errors(case))
     note("batch", batch_errors())
     wrong += other_calls()
+    note("graphs", graph_errors())  # the last: it replaces the launcher
     print(f"largest relative error {worst:.1e}")
     print("\n".join(wrong))
     return 1 if wrong else 0
