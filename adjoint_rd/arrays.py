@@ -1,10 +1,11 @@
 """What users give as arrays, read once at the border."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, as_real, check_count
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:
@@ -23,3 +24,17 @@ def as_real_array(argument: str, value: Any) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise InputError(f"{argument} has dtype {array.dtype}; it must be real numbers.")
     return array
+
+
+def as_numbers(argument: str, value: Any) -> tuple[float, ...]:
+    """Return a sequence of real numbers as floats."""
+    try:
+        return tuple(as_real(each) for each in value)
+    except (TypeError, OverflowError):
+        raise InputError(f"{argument}={value!r} must be a sequence of real numbers.") from None
+
+
+def as_species(value: Any) -> tuple[bool, list[int]]:
+    """Return whether `value` is one index of a species, and the list of those it names."""
+    single = not isinstance(value, Iterable) or isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0
+    return single, [check_count("species", each) for each in ([value] if single else value)]

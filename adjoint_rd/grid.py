@@ -131,7 +131,7 @@ def _check_spacing(name: str, value: Any) -> float:
 
 
 def _per_axis(name: str, value: Any, ndim: int, check: Any) -> tuple[Any, ...]:
-    several = not isinstance(value, str) and isinstance(value, (Sequence, np.ndarray))
+    several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
     values = tuple(value) if several else (value,) * ndim
     if len(values) != ndim:
         raise InputError(f"{name}={value!r} has {len(values)} entries; give one, or one for each of the {ndim} axes.")

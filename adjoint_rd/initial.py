@@ -31,7 +31,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .errors import InputError, check_choice, did_you_mean
+from .errors import InputError, as_real, check_choice, did_you_mean
 
 __all__ = ["KINDS", "disk", "gaussians", "make", "noise", "random", "square", "squares", "stripe", "uniform"]
 
@@ -370,7 +370,7 @@ def _check_shape(shape):
 def _check_state(name, state):
     try:
         values = tuple(float(v) for v in state)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = ()
     if not values or not all(math.isfinite(v) for v in values):
         raise InputError(f"{name}={state!r} is not a state. Give one finite number per species, such as (1.0, 0.0).")
@@ -388,7 +388,7 @@ def _check_clip(clip, species, axes):
             bound = np.array([open_end if b is None else b for b in bound], dtype=float)
             bounds.append(np.broadcast_to(bound, (species,)).reshape((species,) + (1,) * axes))
         fits = bool((bounds[0] <= bounds[1]).all())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
         raise InputError(
@@ -402,7 +402,7 @@ def _check_noise(noise, species):
     try:
         sigma = np.array(noise, dtype=float)
         fits = sigma.shape in ((), (species,)) and bool(np.isfinite(sigma).all()) and bool((sigma >= 0.0).all())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
         raise InputError(
@@ -428,7 +428,10 @@ def _check_cells(name, value, default, share, shape):
 
 
 def _check_number(name, value, least=None, above=None, below=None, most=None, unit=""):
-    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    try:
+        real = math.isfinite(as_real(value))
+    except (TypeError, OverflowError):
+        real = False
     limits = [(least, ">=", lambda v, b: v >= b), (above, ">", lambda v, b: v > b)]
     limits += [(below, "<", lambda v, b: v < b), (most, "<=", lambda v, b: v <= b)]
     limits = [limit for limit in limits if limit[0] is not None]
@@ -451,7 +454,7 @@ def _pair(name, value):
     try:
         low, high = value
         ordered = low <= high
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         ordered = False
     if not ordered:
         raise InputError(f"{name}={value!r} is not a range. Give a number, or (low, high) with low <= high.")

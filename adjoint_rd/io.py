@@ -228,12 +228,16 @@ def read_observation(
 
 
 def _read_npy(path: Path, frames: slice | None, axes: str | None) -> Observation:
-    try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file: {error}") from None
-    if not isinstance(array, np.ndarray):
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start[:2] == b"PK":
         raise InputError(f"{path} is named .npy but holds an archive; rename it to .npz.")
+    try:
+        if start != b"\x93NUMPY":
+            raise ValueError("it does not begin like one")
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+        raise InputError(f"{path} is not a readable .npy file: {error}") from None
     return Observation(_arrange(path, array, frames, axes), None, None, {}, (), None, str(path))
 
 

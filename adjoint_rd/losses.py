@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import as_array, as_real_array
+from .arrays import as_array, as_real_array, as_species
 from .errors import InputError, check_count
 
 
@@ -39,9 +39,10 @@ class L2:
         if np.ma.is_masked(target):
             raise InputError("target is masked; give its data, and mask=~numpy.ma.getmaskarray(target).")
         target = np.array(as_real_array("target", target), dtype=np.float64)
+        if not target.size or not target.ndim:
+            raise InputError(f"target has shape {target.shape}; it must be an array (S, *shape) of some size.")
         if species is not None:
-            single = np.ndim(species) == 0
-            species = [check_count("species", s) for s in ([species] if single else species)]
+            single, species = as_species(species)
             if len(set(species)) < len(species):
                 raise InputError(f"species={species} names one twice.")
             target = target[None] if single else target
@@ -55,10 +56,15 @@ class L2:
             raise InputError(f"{shown} must be real numbers, not {sigma.dtype}.")
         if not np.all(sigma > 0) or not np.all(np.isfinite(sigma)):
             raise InputError(f"{shown} must be positive and finite.")
+        if mask is not None:
+            mask = as_array("mask", mask)
+            if mask.dtype.kind not in "biu":
+                raise InputError(f"mask has dtype {mask.dtype}; it must be truth values.")
+            mask = mask.astype(bool)
         try:
             weight = np.broadcast_to(1.0 / sigma, target.shape)
             if mask is not None:
-                weight = np.where(np.broadcast_to(np.asarray(mask, dtype=bool), target.shape), weight, 0.0)
+                weight = np.where(np.broadcast_to(mask, target.shape), weight, 0.0)
         except ValueError:
             raise InputError(
                 f"sigma {sigma.shape} and mask {np.shape(mask)} must broadcast to the target's shape {target.shape}."

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from scipy import fft, special
 
-from .arrays import as_real_array
-from .errors import InputError, check_choice, check_count
+from .arrays import as_numbers, as_real_array, as_species
+from .errors import InputError, as_real, check_choice, check_count
 from .losses import check_loss
 
 __all__ = ["Autocorrelation", "GramTexture", "Histogram", "LogSpectrum", "Moments", "Weighted"]
@@ -344,6 +344,8 @@ class Moments(_Statistic):
     """
 
     def __init__(self, target: Any, *, species: Any = None, orders: Sequence[int] = (1, 2, 3, 4), sigma: Any = 1.0):
+        if not isinstance(orders, Sequence):
+            raise InputError(f"orders={orders!r} must be a sequence of whole numbers >= 1.")
         self.orders = tuple(check_count("orders", k, 1) for k in orders)
         if not self.orders:
             raise InputError("orders is empty; use for example orders=(1, 2).")
@@ -410,7 +412,7 @@ class Histogram(_Statistic):
         sigma: Any = 1.0,
     ):
         self.bins = check_count("bins", bins, 2)
-        self.range = None if range is None else tuple(float(end) for end in range)
+        self.range = None if range is None else as_numbers("range", range)
         if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
             raise InputError(f"range={range!r} must be (low, high) with low < high.")
         self.width = None if width is None else _check_positive("width", width)
@@ -478,7 +480,7 @@ class GramTexture(_Statistic):
         orientations: int = 4,
         sigma: Any = 1.0,
     ):
-        self.wavelengths = tuple(float(each) for each in wavelengths)
+        self.wavelengths = as_numbers("wavelengths", wavelengths)
         if not self.wavelengths or not all(2.0 <= each < math.inf for each in self.wavelengths):
             raise InputError(f"wavelengths={wavelengths!r} must be numbers of cells >= 2.")
         self.orientations = check_count("orientations", orientations, 1)
@@ -578,8 +580,10 @@ class Weighted:
     """
 
     def __init__(self, losses: Sequence[Any], weights: Sequence[float]):
+        if not isinstance(losses, Sequence):
+            raise InputError(f"losses={losses!r} must be a sequence of losses.")
         self.losses = tuple(losses)
-        self.weights = tuple(float(weight) for weight in weights)
+        self.weights = as_numbers("weights", weights)
         if not self.losses or len(self.losses) != len(self.weights):
             raise InputError(
                 f"Weighted got {len(self.losses)} losses and {len(self.weights)} weights; give one for each."
@@ -648,8 +652,7 @@ def _check_targets(target: Any, species: Any) -> tuple[list[int] | None, list[np
     several = target if isinstance(target, (list, tuple)) else [target]
     if not several:
         raise InputError("target is an empty list; give at least one pattern.")
-    single = species is not None and np.ndim(species) == 0
-    listed = None if species is None else [check_count("species", s) for s in ([species] if single else species)]
+    single, listed = (False, None) if species is None else as_species(species)
     if listed is not None and len(set(listed)) < max(len(listed), 1):
         raise InputError(f"species={species!r} must name each observed species once.")
     checked = []
@@ -688,7 +691,10 @@ def _check_sigma(sigma: Any, found: np.ndarray) -> Any:
 
 
 def _check_positive(argument: str, value: Any) -> float:
-    number = float(value)
+    try:
+        number = as_real(value)
+    except (TypeError, OverflowError):
+        number = math.nan
     if not 0.0 < number < math.inf:
         raise InputError(f"{argument}={value!r} must be positive and finite.")
     return number

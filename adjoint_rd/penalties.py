@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import as_real_array
 from .errors import InputError
 
 
@@ -25,8 +26,15 @@ class Gaussian:
     """
 
     def __init__(self, mean: Mapping[str, Any], stderr: Mapping[str, Any]):
+        for argument, given in (("mean", mean), ("stderr", stderr)):
+            if not isinstance(given, Mapping):
+                raise InputError(f"{argument}={given!r} must be a dict {{name: number or array}}.")
+            for name, value in given.items():
+                if not np.isfinite(as_real_array(f"{argument}[{name!r}]", value)).all():
+                    raise InputError(f"{argument}[{name!r}]={value!r} must be finite.")
         if set(mean) != set(stderr):
-            raise InputError(f"mean has {sorted(mean)} and stderr {sorted(stderr)}; give both for the same parameters.")
+            named = [", ".join(map(str, given)) or "none" for given in (mean, stderr)]
+            raise InputError(f"mean has {named[0]} and stderr {named[1]}; give both for the same parameters.")
         if not all(np.all(np.asarray(value) > 0) for value in stderr.values()):
             raise InputError(f"stderr={dict(stderr)!r} must be positive.")
         self.mean = dict(mean)

@@ -216,8 +216,13 @@ class Simulation:
         -------
         ndarray (S, *shape), of the simulation's dtype
         """
+        given = {} if params is None else params
+        self.model.check_names(
+            {**dict.fromkeys(self.model.names), **given} if isinstance(given, Mapping) else given, "params"
+        )
+        given = {name: self._check_param(name, value, "params") for name, value in given.items()}
         try:
-            rest, seed = self.model.rest_state(params or {}), self.model.seed_state(params or {})
+            rest, seed = self.model.rest_state(given), self.model.seed_state(given)
         except KeyError as error:
             raise InputError(
                 f"the rest state of {self.model.name} depends on {error}; give params= to initial_state."
@@ -965,7 +970,7 @@ def _positive(argument: str, value: Any, meaning: str) -> float:
 def _check_dtype(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         found = None
     if found is None or found.name not in DTYPES or not found.isnative:
         raise InputError(f"dtype={dtype!r} must be 'float64' or 'float32'.")
