@@ -58,7 +58,7 @@ class L2:
             raise InputError(f"{shown} must be positive and finite.")
         if mask is not None:
             mask = as_array("mask", mask)
-            if mask.dtype.kind not in "biu":
+            if mask.dtype.kind not in "biuf":
                 raise InputError(f"mask has dtype {mask.dtype}; it must be truth values.")
             mask = mask.astype(bool)
         try:
