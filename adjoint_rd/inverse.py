@@ -20,7 +20,7 @@ the standard errors are then those of a residual that is correlated in space, fr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -40,11 +40,12 @@ CLEAN = 1e-3  # a strong residual below this needs no refinement
 MARGIN = 8  # cells beside a hole or a cut edge that the residual start leaves out
 QUIET = 1e-4  # noise over the largest value below which a large residual cannot come from noise
 LADDER = (1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # tau, in units of the largest value over time
-LADDER_ITERATIONS = (8, 8, 8, 10, 12)
 FIRST_RUNGS = ((1e-3, 4), (1e-4, 8))  # tau and iterations from each start, before the ladder
 LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
 USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a second start then, for spacing 1
+FAR = 0.2  # change of a logarithm in the first rungs from which their result is not trusted alone
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
+BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 BAND = 1.0  # wavenumber times spacing up to which the first residual fit of noisy data looks
 CLEAN_FACTOR = 1.5  # by which the standard errors of the residual fit are widened, see validation/inversion_suite.py
 
@@ -526,15 +527,12 @@ class _Job:
         values, seen = np.zeros((S, cells)), np.zeros((S, cells))
         values[list(self.species)] = self.values.reshape(len(self.species), cells)
         seen[list(self.species)] = self.seen.reshape(len(self.species), cells)
-        if spectrum.step and self.subsample == 1:
-            for c, each in zip(self.species, self.values, strict=True):
-                seen[c] *= cleanup.flat_weights(each, spectrum.step, self.boundary == "periodic").ravel()
         rows = np.tile((~(self.hole | self.edge)).ravel(), S).astype(np.float64)
-        problem = weak.Problem(self.system, weak.Data(values, seen, rows, offset=self.offset_unknown), self.free)
+        data = weak.Data(values, seen, rows, offset=self.offset_unknown)
+        problem = weak.Problem(self.system, data, self.free)
         top = float(np.max(np.abs(values)))
         sigma = max(spectrum.noise, 1e-5 * top)
         params = {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
-        best = None
         magnitude = verdict.magnitude(self.model, begin.state, params)
         unit = max(magnitude / 0.01, 1e-6)  # the ladder's values are for reactions of about 0.01
         try:
@@ -546,19 +544,18 @@ class _Job:
         reason = verdict.implausible(fit.params, self.model, self.grid)
         if reason:  # among others F, k, Dv -> 0, where every equation holds trivially
             return f"the refinement leads to {reason}; the image is no steady pattern of {self.model.name}."
-        for n, (tau, most) in enumerate(zip(LADDER, LADDER_ITERATIONS, strict=True)):
-            try:
-                fit = problem.fit(fit, sigma, tau * unit, max_iterations=most)
-            except np.linalg.LinAlgError:
-                break
-            self._log_fit(fit)
-            if best is None or fit.evidence > best.evidence:
-                best = fit
-            elif fit.evidence < best.evidence - DROP:
-                break
-            if n >= 1 and self.noise is None and fit is best:
-                sigma = self._measured(fit, sigma, problem.data.count)
-        if self.noise is None:
+        if spectrum.step:
+            problem = weak.Problem(self.system, replace(data, step=spectrum.step), self.free)
+            before = np.sqrt(max(spectrum.noise**2 - spectrum.step**2 / 12.0, 0.0))
+            sigma = max(float(before), BLUR * spectrum.step)
+        best = self._down_the_ladder(problem, fit, sigma, unit, LADDER)
+        if max(abs(np.log(fit.params[name] / params[name])) for name in self.free if fit.params[name] > 0) > FAR:
+            # The loose first rungs may have slid to F, k -> 0: also go from the start directly to a tight one.
+            other = self._down_the_ladder(
+                problem, weak.start_fit(params, begin.state, offset=shift), sigma, unit, LADDER[1:]
+            )
+            best = max(best, other, key=lambda fit: fit.evidence)
+        if self.noise is None and not spectrum.step:
             again = self._measured(best, best.sigma, problem.data.count)
             if abs(again / best.sigma - 1.0) > 0.02:
                 best = problem.fit(best, again, best.tau, max_iterations=6, label=best.label)
@@ -567,6 +564,25 @@ class _Job:
         if not steady and verdict.misfit(best, self.model) is None:
             best = self._with_drift(problem, best, unit)
         return best, problem, magnitude
+
+    def _down_the_ladder(
+        self, problem: weak.Problem, fit: weak.Fit, sigma: float, unit: float, rungs: tuple[float, ...]
+    ) -> weak.Fit:
+        """The fit of highest evidence as tau gets smaller."""
+        best = replace(fit, evidence=-np.inf)
+        for n, tau in enumerate(rungs):
+            try:
+                fit = problem.fit(fit, sigma, tau * unit, max_iterations=12 if tau < 2e-6 else 10 if tau < 5e-6 else 8)
+            except np.linalg.LinAlgError:
+                break
+            self._log_fit(fit)
+            if fit.evidence > best.evidence:
+                best = fit
+            elif fit.evidence < best.evidence - DROP:
+                break
+            if n >= 1 and self.noise is None and not problem.data.step and fit is best:
+                sigma = self._measured(fit, sigma, problem.data.count)
+        return best
 
     def _first_rungs(
         self, problem: weak.Problem, begin: StartFit, params: dict[str, float], shift: float, sigma: float, unit: float
@@ -657,7 +673,7 @@ class _Job:
             refusal = verdict.unsteady(rate, verdict.magnitude(self.model, state, params))
         else:
             fit, _, size = fit
-            params, state, noise, shift = fit.params, fit.state, fit.sigma, fit.offset
+            params, state, noise, shift = fit.params, fit.state, fit.noise, fit.offset
             k = len(self.free)
             log_cov, rate = fit.covariance[:k, :k], fit.rate
             refusal = (

@@ -17,7 +17,6 @@ from ..grid import Grid
 from ..sparse import Spectral
 
 CORNER = 0.12  # the fraction of all modes that counts as the corner of the spectrum
-LOWEST_WEIGHT = 0.1
 MEDIAN_COMPLEX = float(np.log(2.0))
 MEDIAN_REAL = 0.4549364
 
@@ -100,23 +99,6 @@ def quantisation(v: np.ndarray) -> float:
     if np.max(np.abs(multiples - np.round(multiples))) > 0.02:
         return 0.0
     return float((levels[-1] - levels[0]) / np.sum(np.round(multiples)))
-
-
-def flat_weights(v: np.ndarray, step: float, periodic: bool) -> np.ndarray:
-    """Weights 1 / (1 + distance to the edge of a patch of one level) for rounded data, 1 elsewhere.
-
-    Inside a patch of one level the rounding errors are one smooth function, not noise: a patch tells about as much as
-    its rim.
-    On the lowest level (the background that v decays to) they all have one sign besides, so that it hardly counts.
-    """
-    if step == 0.0:
-        return np.ones(v.shape)
-    mode = "wrap" if periodic else "nearest"
-    flat = ndimage.maximum_filter(v, 3, mode=mode) - ndimage.minimum_filter(v, 3, mode=mode) < 0.5 * step
-    if flat.all():
-        return np.ones(v.shape)
-    weights = 1.0 / (1.0 + ndimage.distance_transform_cdt(flat, metric="chessboard"))
-    return np.where(v < v.min() + 0.5 * step, np.minimum(weights, LOWEST_WEIGHT), weights)
 
 
 def low_pass(v: np.ndarray, grid: Grid, cutoff: float) -> np.ndarray:

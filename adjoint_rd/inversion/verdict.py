@@ -48,9 +48,9 @@ def no_pattern(v: np.ndarray, spectrum: Spectrum, unknowns: int) -> str | None:
 def too_rough(fit: Any, spectrum: Spectrum, given: bool, count: int, model: Model) -> str | None:
     """Whether the fit leaves more than the noise at the highest wavenumbers."""
     allowed = 1.1 if given else 1.1 + 6.0 / np.sqrt(count)
-    if fit.sigma * np.sqrt(fit.chi2) > allowed * spectrum.noise > 0.0 and fit.sigma > 2e-5 * np.max(np.abs(fit.state)):
+    if fit.noise * np.sqrt(fit.chi2) > allowed * spectrum.noise > 0.0 and fit.noise > 2e-5 * np.max(np.abs(fit.state)):
         return (
-            f"no steady pattern of {model.name} fits: the misfit, {fit.sigma * np.sqrt(fit.chi2):.3g}, is more than "
+            f"no steady pattern of {model.name} fits: the misfit, {fit.noise * np.sqrt(fit.chi2):.3g}, is more than "
             "the noise "
             f"of {spectrum.noise:.3g}. Either the image is none, or scale= is wrong."
         )

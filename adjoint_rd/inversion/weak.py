@@ -2,7 +2,7 @@
 
 Minimise over the fields y, the parameters p, the drift's coefficients b and the data's own parameters (offset, gain)
 
-    |g o + c - data|^2 / sigma^2  +  |R(y; p) - E b|^2 / tau^2  +  |b|^2 / t_b^2
+    -2 log p(data | g o + c)  +  |R(y; p) - E b|^2 / tau^2  +  |b|^2 / t_b^2
 
 by Gauss-Newton with a line search. The fields' block ``A = J^T W J / tau^2 + P / sigma^2`` is factored (`Cholesky`),
 the few other unknowns follow from their Schur complement, whose inverse is their covariance. R is zero for a steady
@@ -31,11 +31,13 @@ from scipy import sparse
 from scipy.sparse import linalg as iterative
 
 from ..sparse import LU, Cholesky, System
+from . import misfit
 
 PRIOR = 0.1  # s, in the unit of the state
 FREE = 30.0  # s in the iteration and for the covariance: wide enough to add no information
 CORRECTIONS = 2  # of the fields after a step
 FARTHEST = 0.7  # most change of a logarithm in one iteration
+SMALL = 1e-3  # relative change of a parameter after which the matrices need not be renewed
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class Data:
         1 where observed, 0 elsewhere, between where errors of neighbours are not independent.
     rows : ndarray (S cells,)
         1 where the equation holds, 0 where it is not known to.
+    step : float
+        The data are rounded to multiples of it; 0.0 if they are not.
     offset, gain : bool
         Whether the data are ``gain * state + offset`` with unknown offset or gain, one for all.
     """
@@ -57,6 +61,7 @@ class Data:
     values: np.ndarray
     weight: np.ndarray
     rows: np.ndarray
+    step: float = 0.0
     offset: bool = False
     gain: bool = False
 
@@ -77,7 +82,9 @@ class Fit:
     b : ndarray
     offset, gain : float
     sigma, tau, spread : float
-        `spread` is t_b.
+        `spread` is t_b; sigma is that before rounding.
+    noise : float
+        The standard deviation of the data, rounding included.
     cost : float
         The sum of squares.
     chi2 : float
@@ -100,6 +107,7 @@ class Fit:
     offset: float
     gain: float
     sigma: float
+    noise: float
     tau: float
     spread: float
     cost: float
@@ -114,18 +122,46 @@ class Fit:
     label: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """The unknowns."""
+
+    y: np.ndarray
+    params: dict[str, float]
+    b: np.ndarray
+    offset: float
+    gain: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Cost:
+    """The sum of squares at a point: r = R - E b, and of the data's part half the slope and curvature in g o + c."""
+
+    value: float
+    r: np.ndarray
+    slope: np.ndarray
+    curvature: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Normal:
+    """The normal equations at a point, the fields eliminated: Schur complement `S`, steps of parameters and fields."""
+
+    A0: Any
+    A: Any
+    J: Any
+    factor: Cholesky
+    S: np.ndarray
+    step_p: np.ndarray
+    step_y: np.ndarray
+
+
 class Problem:
     """The refinement of one set of data."""
 
-    def __init__(self, system: System, data: Data, free: tuple[str, ...], noise_bias: bool = False):
+    def __init__(self, system: System, data: Data, free: tuple[str, ...]):
         self.system, self.data, self.free = system, data, free
-        self.P = sparse.diags_array(data.weight.ravel() ** 2)
-
-    def residuals(self, y: np.ndarray, params: Mapping[str, float], offset: float, gain: float) -> tuple[Any, Any]:
-        """(R on its rows, misfit where observed)."""
-        R = self.system.residual(y, params) * self.data.rows
-        d = (gain * y + offset - self.data.values.ravel()) * self.data.weight.ravel()
-        return R, d
+        self.extras = [name for name, on in (("offset", data.offset), ("gain", data.gain)) if on]
 
     def fit(
         self,
@@ -140,139 +176,188 @@ class Problem:
         evidence: bool = True,
         label: str = "",
     ) -> Fit:
-        """Gauss-Newton from `start`; see the module."""
-        data, free, system = self.data, self.free, self.system
-        y, params = start.state.ravel().copy(), dict(start.params)
-        offset, gain = start.offset, start.gain
-        E = None if modes is None else modes * data.rows[:, None]
-        m = 0 if E is None else E.shape[1]
-        logs = np.array([params[name] > 0 for name in free], dtype=bool)
-        b = np.zeros(m)
-        if m:
-            R, _ = self.residuals(y, params, offset, gain)
-            b = np.linalg.solve(E.T @ E / tau**2 + np.eye(m) / spread**2, E.T @ R / tau**2)
-        extras = [name for name, on in (("offset", data.offset), ("gain", data.gain)) if on]
-
-        def cost(y: np.ndarray, params: Mapping[str, float], b: np.ndarray, offset: float, gain: float) -> Any:
-            R, d = self.residuals(y, params, offset, gain)
-            r = R - E @ b if m else R
-            return float(r @ r) / tau**2 + float(d @ d) / sigma**2 + float(b @ b) / spread**2, r, d
-
-        value, r, d = cost(y, params, b, offset, gain)
+        """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module."""
+        E = np.zeros((start.state.size, 0)) if modes is None else modes * self.data.rows[:, None]
+        scales = (sigma, tau, spread)
+        at = self._begin(start, E, scales)
+        cost = self._cost(at, E, scales)
         converged, taken = False, 0
         while True:
-            J = sparse.csr_array(sparse.diags_array(data.rows / tau) @ system.jacobian(y, params))
-            A0 = sparse.csr_array(J.T @ J) + sparse.diags_array(np.full(y.size, 1.0 / FREE**2))
-            A = A0 + self.P * (gain / sigma) ** 2
-            curved, crossed = self._curvature(y, params, r / tau**2)
-            try:
-                factor = Cholesky(system.grid, A if curved is None else A + curved)
-            except np.linalg.LinAlgError:
-                curved = None
-                factor = Cholesky(system.grid, A)
-            Rp = system.parameter_jacobian(y, params, free) * (data.rows / tau)[:, None]
-            slope = np.array([params[name] if log else 1.0 for name, log in zip(free, logs, strict=True)], dtype=float)
-            C = np.concatenate([Rp * slope, -E / tau], axis=1) if m else Rp * slope
-            k, q = len(free), len(extras)
-            D = np.zeros((y.size, q))  # d misfit / d extras
-            for i, name in enumerate(extras):
-                D[:, i] = data.weight.ravel() * (1.0 if name == "offset" else y) / sigma
-            G = np.concatenate([J.T @ C, (gain / sigma) * data.weight.ravel()[:, None] * D], axis=1)
-            if curved is not None:
-                G[:, :k] += crossed * slope
-            H = np.zeros((k + m + q,) * 2)
-            H[: k + m, : k + m] = C.T @ C
-            H[k : k + m, k : k + m] += np.eye(m) / spread**2
-            H[k + m :, k + m :] = D.T @ D
-            gx = J.T @ (r / tau) + (gain / sigma**2) * data.weight.ravel() * d
-            gp = np.concatenate([C.T @ (r / tau), D.T @ (d / sigma)])
-            gp[k : k + m] += b / spread**2
-            X = factor.solve(np.concatenate([gx[:, None], G], axis=1))
-            S = H - G.T @ X[:, 1:]
-            if curved is not None:
-                S[:k, :k] += np.diag(np.where(logs, gp[:k], 0.0))
-                if np.linalg.eigvalsh(0.5 * (S + S.T)).min() <= 0.0:
-                    curved = None
-                    factor = Cholesky(system.grid, A)
-                    G[:, :k] -= crossed * slope
-                    X = factor.solve(np.concatenate([gx[:, None], G], axis=1))
-                    S = H - G.T @ X[:, 1:]
-            S = 0.5 * (S + S.T)
+            normal = self._normal(at, cost, E, scales)
             if taken >= max_iterations or converged:
                 break
-            step_p = -np.linalg.lstsq(S, gp - G.T @ X[:, 0], rcond=1e-14)[0]
-            step_y = -X[:, 0] - X[:, 1:] @ step_p
-            largest = (
-                float(
-                    np.max(
-                        np.abs(step_p[:k]) / np.where(logs, 1.0, np.abs(list(params[n] for n in free)) + 1e-3),
-                        initial=0.0,
-                    )
-                )
-                if k
-                else 0.0
-            )
-            length, better = min(1.0, FARTHEST / max(largest, 1e-300)), False
-            for _ in range(6):
-                moved = length * step_p
-                y_there = y + length * step_y
-                p_there = dict(params)
-                for name, log, x in zip(free, logs, moved[:k], strict=True):
-                    p_there[name] = params[name] * float(np.exp(x)) if log else params[name] + float(x)
-                b_there = b + moved[k : k + m]
-                more = dict(zip(extras, moved[k + m :], strict=True))
-                o_there, g_there = offset + more.get("offset", 0.0), gain + more.get("gain", 0.0)
-                there, r_there, d_there = cost(y_there, p_there, b_there, o_there, g_there)
-                # The valley is curved: bring the fields back to its floor by steps with the old factors.
-                for _ in range(CORRECTIONS):
-                    before = there
-                    J_there = sparse.csr_array(sparse.diags_array(data.rows / tau) @ system.jacobian(y_there, p_there))
-                    g = J_there.T @ (r_there / tau) + (g_there / sigma**2) * data.weight.ravel() * d_there
-                    y_next = y_there - factor.solve(g)
-                    there_next, r_next, d_next = cost(y_next, p_there, b_there, o_there, g_there)
-                    if not there_next < there:
-                        break
-                    y_there, there, r_there, d_there = y_next, there_next, r_next, d_next
-                    if before - there < 0.3:
-                        break
-                if there < value:
-                    better = True
-                    break
-                length /= 4.0
-            if not better:
-                converged = largest < 1e-3
+            there, cost_there, largest = self._line_search(at, cost, normal, E, scales)
+            if there is None:
+                converged = largest < SMALL
                 break
             taken += 1
-            gained = value - there
-            y, params, b, offset, gain = y_there, p_there, b_there, o_there, g_there
-            value, r, d = there, r_there, d_there
+            gained = cost.value - cost_there.value
+            at, cost = there, cost_there
             # A step that changes the cost by much less than one unit changes nothing that the data could show.
-            if largest * length < tol or gained < 1e-2:
+            if largest < tol or gained < 1e-2:
                 converged = True
-                if largest * length < 1e-3:
+                if largest < SMALL:
                     break
-        covariance = _inverse(S)
-        found = float("nan")
-        if evidence:
-            proper = sparse.diags_array(np.full(y.size, 1.0 / PRIOR**2 - 1.0 / FREE**2))
-            prior = Cholesky(system.grid, A0 + proper)
-            with_data = Cholesky(system.grid, A + proper)
-            total = with_data.logdet - prior.logdet
-            if m:
-                G0 = -(J.T @ E) / tau
-                S0 = E.T @ E / tau**2 + np.eye(m) / spread**2 - G0.T @ prior.solve(G0)
-                Sb = E.T @ E / tau**2 + np.eye(m) / spread**2 - G0.T @ with_data.solve(G0)
-                total += np.linalg.slogdet(Sb)[1] - np.linalg.slogdet(S0)[1]
-            found = -0.5 * value - 0.5 * float(total) - data.count * float(np.log(sigma))
-        errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-        keep = np.r_[0:k, k + m : k + m + q]
-        rows = max(float(data.rows.sum()), 1.0)
-        R = r + (E @ b if m else 0.0)
+        covariance = _inverse(normal.S)
+        found = self._evidence(cost, normal, E, scales) if evidence else float("nan")
+        k, m = len(self.free), E.shape[1]
+        keep = np.r_[0:k, k + m : len(covariance)]
+        R = cost.r + E @ at.b
         return Fit(
-            params, y.reshape(start.state.shape), b, offset, gain, sigma, tau, spread, value,
-            float(d @ d) / sigma**2 / max(data.count, 1), float(np.sqrt(R @ R / rows)), covariance[np.ix_(keep, keep)],
-            errors[k : k + m], found, taken, converged, modes, label or f"tau = {tau:.0e}",
-        )  # fmt: skip
+            at.params,
+            at.y.reshape(start.state.shape),
+            at.b,
+            at.offset,
+            at.gain,
+            sigma,
+            float(np.sqrt(misfit.variance(self.data, sigma))),
+            tau,
+            spread,
+            cost.value,
+            self._chi2(at, sigma),
+            float(np.sqrt(R @ R / max(float(self.data.rows.sum()), 1.0))),
+            covariance[np.ix_(keep, keep)],
+            np.sqrt(np.maximum(np.diag(covariance), 0.0))[k : k + m],
+            found,
+            taken,
+            converged,
+            modes,
+            label or f"tau = {tau:.0e}",
+        )
+
+    def _begin(self, start: Fit, E: np.ndarray, scales: tuple[float, float, float]) -> _Point:
+        """The point of `start`, with the drift of least cost."""
+        _, tau, spread = scales
+        y, params = start.state.ravel().copy(), dict(start.params)
+        R = self.system.residual(y, params) * self.data.rows
+        b = np.linalg.solve(E.T @ E / tau**2 + np.eye(E.shape[1]) / spread**2, E.T @ R / tau**2)
+        return _Point(y, params, b, start.offset, start.gain)
+
+    def _cost(self, at: _Point, E: np.ndarray, scales: tuple[float, float, float]) -> _Cost:
+        sigma, tau, spread = scales
+        r = self.system.residual(at.y, at.params) * self.data.rows - E @ at.b
+        value, slope, curvature = misfit.minus_twice_log(at.gain * at.y + at.offset, self.data, sigma)
+        return _Cost(float(r @ r) / tau**2 + value + float(at.b @ at.b) / spread**2, r, slope, curvature)
+
+    def _chi2(self, at: _Point, sigma: float) -> float:
+        """The mean square of the misfit over what it should be, rounding included."""
+        data = self.data
+        d = (at.gain * at.y + at.offset - data.values.ravel()) * data.weight.ravel()
+        return float(d @ d) / misfit.variance(data, sigma) / max(data.count, 1)
+
+    def _logs(self, params: Mapping[str, float]) -> np.ndarray:
+        """Which parameters move on a logarithmic scale."""
+        return np.array([params[name] > 0 for name in self.free], dtype=bool)
+
+    def _weighted_jacobian(self, at: _Point, tau: float) -> Any:
+        return sparse.csr_array(sparse.diags_array(self.data.rows / tau) @ self.system.jacobian(at.y, at.params))
+
+    def _normal(self, at: _Point, cost: _Cost, E: np.ndarray, scales: tuple[float, float, float]) -> _Normal:
+        _, tau, spread = scales
+        k, m, q = len(self.free), E.shape[1], len(self.extras)
+        logs = self._logs(at.params)
+        J = self._weighted_jacobian(at, tau)
+        A0 = sparse.csr_array(J.T @ J) + sparse.diags_array(np.full(at.y.size, 1.0 / FREE**2))
+        A = A0 + sparse.diags_array(cost.curvature * at.gain**2)
+        slope = np.array([at.params[name] if log else 1.0 for name, log in zip(self.free, logs, strict=True)])
+        Rp = self.system.parameter_jacobian(at.y, at.params, self.free) * (self.data.rows / tau)[:, None]
+        C = np.concatenate([Rp * slope, -E / tau], axis=1)
+        D = np.stack([np.ones(at.y.size) if name == "offset" else at.y for name in self.extras], axis=1) if q else None
+        G = J.T @ C
+        gp = C.T @ (cost.r / tau)
+        H = np.zeros((k + m + q,) * 2)
+        H[: k + m, : k + m] = C.T @ C
+        H[k : k + m, k : k + m] += np.eye(m) / spread**2
+        gp[k : k + m] += at.b / spread**2
+        if D is not None:
+            G = np.concatenate([G, at.gain * cost.curvature[:, None] * D], axis=1)
+            H[k + m :, k + m :] = D.T @ (cost.curvature[:, None] * D)
+            gp = np.concatenate([gp, D.T @ cost.slope])
+        gx = J.T @ (cost.r / tau) + at.gain * cost.slope
+        curved, crossed = self._curvature(at.y, at.params, cost.r / tau**2)
+        found = None
+        if curved is not None:
+            G_there, H_there = G.copy(), H.copy()
+            G_there[:, :k] += crossed * slope
+            H_there[:k, :k] += np.diag(np.where(logs, gp[:k], 0.0))
+            found = self._eliminate(A + curved, gx, G_there, H_there, must_be_positive=True)
+        factor, X, S = found or self._eliminate(A, gx, G, H)
+        G = G if found is None else G_there
+        step_p = -np.linalg.lstsq(S, gp - G.T @ X[:, 0], rcond=1e-14)[0]
+        return _Normal(A0, A, J, factor, S, step_p, -X[:, 0] - X[:, 1:] @ step_p)
+
+    def _eliminate(self, A: Any, gx: np.ndarray, G: np.ndarray, H: np.ndarray, must_be_positive: bool = False) -> Any:
+        """(factor of A, A^-1 [gx, G], H - G^T A^-1 G); None if they must be positive definite and are not."""
+        try:
+            factor = Cholesky(self.system.grid, A)
+        except np.linalg.LinAlgError:
+            if must_be_positive:
+                return None
+            raise
+        X = factor.solve(np.concatenate([gx[:, None], G], axis=1))
+        S = H - G.T @ X[:, 1:]
+        S = 0.5 * (S + S.T)
+        if must_be_positive and np.linalg.eigvalsh(S).min() <= 0.0:
+            return None
+        return factor, X, S
+
+    def _line_search(self, at: _Point, cost: _Cost, normal: _Normal, E: np.ndarray, scales: Any) -> Any:
+        """(point, cost, largest relative change of a parameter) of lower cost; (None, None, change) if none is."""
+        k = len(self.free)
+        sizes = np.where(self._logs(at.params), 1.0, np.abs([at.params[name] for name in self.free]) + 1e-3)
+        largest = float(np.max(np.abs(normal.step_p[:k]) / sizes, initial=0.0))
+        length = min(1.0, FARTHEST / max(largest, 1e-300))
+        for _ in range(6):
+            there = self._moved(at, length * normal.step_p, length * normal.step_y, E.shape[1])
+            there, cost_there = self._correct(there, normal.factor, E, scales)
+            if cost_there.value < cost.value:
+                return there, cost_there, largest * length
+            length /= 4.0
+        return None, None, largest
+
+    def _moved(self, at: _Point, step_p: np.ndarray, step_y: np.ndarray, m: int) -> _Point:
+        k = len(self.free)
+        params = dict(at.params)
+        for name, log, x in zip(self.free, self._logs(at.params), step_p[:k].tolist(), strict=True):
+            params[name] = params[name] * float(np.exp(x)) if log else params[name] + x
+        more = dict(zip(self.extras, step_p[k + m :].tolist(), strict=True))
+        return _Point(
+            at.y + step_y,
+            params,
+            at.b + step_p[k : k + m],
+            at.offset + more.get("offset", 0.0),
+            at.gain + more.get("gain", 0.0),
+        )
+
+    def _correct(self, at: _Point, factor: Cholesky, E: np.ndarray, scales: Any) -> tuple[_Point, _Cost]:
+        """Bring the fields back to the floor of the curved valley, by steps with the old factors."""
+        cost = self._cost(at, E, scales)
+        for _ in range(CORRECTIONS):
+            J = self._weighted_jacobian(at, scales[1])
+            there = replace(at, y=at.y - factor.solve(J.T @ (cost.r / scales[1]) + at.gain * cost.slope))
+            cost_there = self._cost(there, E, scales)
+            if not cost_there.value < cost.value:
+                break
+            gained = cost.value - cost_there.value
+            at, cost = there, cost_there
+            if gained < 0.3:
+                break
+        return at, cost
+
+    def _evidence(self, cost: _Cost, normal: _Normal, E: np.ndarray, scales: tuple[float, float, float]) -> float:
+        """The log evidence, see the module."""
+        sigma, tau, spread = scales
+        proper = sparse.diags_array(np.full(normal.A.shape[0], 1.0 / PRIOR**2 - 1.0 / FREE**2))
+        prior = Cholesky(self.system.grid, normal.A0 + proper)
+        with_data = Cholesky(self.system.grid, normal.A + proper)
+        total = with_data.logdet - prior.logdet
+        m = E.shape[1]
+        if m:
+            G0 = -(normal.J.T @ E) / tau
+            H = E.T @ E / tau**2 + np.eye(m) / spread**2
+            total += np.linalg.slogdet(H - G0.T @ with_data.solve(G0))[1]
+            total -= np.linalg.slogdet(H - G0.T @ prior.solve(G0))[1]
+        return -0.5 * cost.value - 0.5 * float(total) - misfit.log_norm(self.data, sigma)
 
     def _curvature(self, y: np.ndarray, params: Mapping[str, float], a: np.ndarray) -> tuple[Any, Any]:
         """What Newton's Hessian has beyond Gauss-Newton's: the second derivatives of a^T R in (y, y) and (y, p)."""
@@ -332,8 +417,8 @@ def start_fit(params: Mapping[str, float], state: np.ndarray, offset: float = 0.
     """A `Fit` to start from."""
     nothing = np.zeros(0)
     return Fit(
-        dict(params), state, nothing, offset, gain, 1.0, 1.0, 1.0, np.inf, np.inf, np.inf, np.zeros((0, 0)), nothing,
-        -np.inf, 0, False,
+        dict(params), state, nothing, offset, gain, 1.0, 1.0, 1.0, 1.0, np.inf, np.inf, np.inf,
+        np.zeros((0, 0)), nothing, -np.inf, 0, False,
     )  # fmt: skip
 
 
