@@ -31,7 +31,7 @@ from . import models
 from .arrays import as_array
 from .errors import InputError, check_choice, check_count, did_you_mean
 from .grid import Grid
-from .inversion import cleanup, verdict, weak
+from .inversion import cleanup, constraints, verdict, weak
 from .inversion.start import Residual, StartFit, Structure, structure
 from .models import Model
 from .sparse import System
@@ -44,6 +44,9 @@ FIRST_RUNGS = ((1e-3, 4), (1e-4, 8))  # tau and iterations from each start, befo
 LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
 USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a second start then, for spacing 1
 FAR = 0.2  # change of a logarithm in the first rungs from which their result is not trusted alone
+CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refused
+DISAGREE = 1e-6  # the probability below which snapshots do not have the same parameters
+DRIFT_FITS = 3  # with the drift's size from the one before
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 BAND = 1.0  # wavenumber times spacing up to which the first residual fit of noisy data looks
@@ -120,6 +123,8 @@ def invert(
     known: Mapping[str, float] | None = None,
     offset: bool = False,
     subsample: int = 1,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    snapshots: bool = False,
     times: Any = None,
     dt: float | None = None,
     scheme: str | None = None,
@@ -151,11 +156,19 @@ def invert(
     boundary : {"periodic", "neumann", "cropped"}
         "cropped": the image is cut out of a larger pattern; the equation is not used on the outermost cells.
     known : dict, optional
-        {name: value} of parameters that are known, and {"Du/Dv": value} with `scale=None`.
+        {name: value} of parameters that are known, and {"Du/Dv": value} of a ratio of two that are not. A ratio that
+        the data contradict by more than 5 standard errors is refused.
     offset : bool
         Whether the data have an unknown constant added.
     subsample : int
         The data are every so-many-th point of the equations' grid along each axis.
+    bounds : dict, optional
+        {name: (low, high)}. An estimate beyond is put on the bound, the others as they are given that; one that is 5
+        standard errors beyond is refused.
+    snapshots : bool
+        The first axis of `data` counts snapshots of the same parameters, each fitted by itself (with offset and noise
+        of its own) and then put together by their covariances; if they contradict each other they are refused. `state`
+        has that axis too.
     times : array_like (M,), optional
         The data are M frames of a moving pattern, (M, *grid) or, with several `species`, (M, O, *grid), taken at these
         times: see `adjoint_rd.inversion.movie`. `scale` must be a number then; `offset` and `subsample` are for
@@ -187,15 +200,56 @@ def invert(
     if times is not None:
         from .inversion import movie_input
 
-        if offset or subsample != 1:
-            raise InputError("offset= and subsample= are for snapshots; with times= give all cells, without offset.")
+        if offset or subsample != 1 or bounds or snapshots:
+            raise InputError(
+                "offset=, subsample=, bounds= and snapshots= are for snapshots; leave them out with times=."
+            )
         found = movie_input.run(
             data, times, model=model, spacing=spacing, start=start, noise=noise, mask=mask, scale=scale,
             species=species, boundary=boundary, known=known, dt=dt, scheme=scheme, refine=refine, progress=progress,
         )  # fmt: skip
         return Inversion(**found)
-    job = _Job(data, model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, progress)
-    return job.run()
+    options = (model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, bounds, progress)
+    if snapshots:
+        return _together(data, options)
+    return _Job(data, *options).run()
+
+
+def _far(params: Mapping[str, float], others: Mapping[str, float], names: tuple[str, ...]) -> bool:
+    """Whether parameters differ by more than 1 %."""
+    return any(abs(params[name] - others[name]) > 0.01 * abs(others[name]) for name in names)
+
+
+def _together(data: Any, options: tuple[Any, ...]) -> Inversion:
+    """Each snapshot by itself, then their estimates put together."""
+    if np.ndim(data) < 3 or len(data) < 2 or options[5] is None:
+        raise InputError(
+            f"snapshots=True needs two snapshots or more along the first axis of data, and a scale; data has shape "
+            f"{np.shape(data)}, scale={options[5]!r}."
+        )
+    jobs, found = [], []
+    for n, one in enumerate(data):
+        job = _Job(one, *options, alone=False)
+        found.append(job.run())
+        jobs.append(job)
+        if not found[-1].success:
+            return replace(found[-1], message=f"snapshot {n}: {found[-1].message}")
+    mean, cov, agreement = constraints.together([job.logs for job in jobs], [job.log_cov for job in jobs])
+    if agreement < DISAGREE:
+        return jobs[-1].refuse(
+            f"the snapshots do not have the same parameters: chance makes them differ so much once in "
+            f"{1 / max(agreement, 1e-99):.2g} times"
+        )
+    out = jobs[-1].report(mean, cov, max(f.rate for f in found), float(np.mean([f.noise for f in found])))
+    if not out.success:
+        return out
+    return replace(
+        out,
+        state=np.stack([f.state for f in found]),
+        message=f"{len(found)} snapshots. {out.message}",
+        stages=[{"snapshot": n, **stage} for n, f in enumerate(found) for stage in f.stages],
+        offset=float("nan") if jobs[-1].offset_unknown else 0.0,
+    )
 
 
 class _Job:
@@ -203,7 +257,7 @@ class _Job:
 
     def __init__(
         self, data: Any, model: Any, spacing: Any, start: Any, noise: Any, mask: Any, scale: Any, species: Any,
-        boundary: Any, known: Any, offset: Any, subsample: Any, progress: Any,
+        boundary: Any, known: Any, offset: Any, subsample: Any, bounds: Any, progress: Any, alone: bool = True,
     ):  # fmt: skip
         self.model: Model = models.get(model)
         self.species = self._check_species(species)
@@ -226,7 +280,9 @@ class _Job:
         self.offset_unknown = bool(offset)
         if self.offset_unknown and len(self.species) > 1:
             raise InputError("offset=True is for one observed species.")
-        self.known, self.ratio = self._check_known(known)
+        self.known, self.ratios = self._check_known(known)
+        self.bounds = self._check_bounds(bounds)
+        self.alone = alone
         self.start = self._check_start(start)
         self.noise = None if noise is None else float(noise) * abs(self.scale)
         self.progress = progress or (lambda line: None)
@@ -301,28 +357,50 @@ class _Job:
             raise InputError(f"only {100 * seen.mean():.0f} % of the data count; at least 30 % are needed.")
         return np.where(seen, array, 0.0), seen
 
-    def _check_known(self, known: Any) -> tuple[dict[str, float], float | None]:
-        found, ratio = {}, None
+    def _check_known(self, known: Any) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+        """Known parameters, and known ratios by the names of both."""
+        names = self.model.names
+        found, ratios = {}, {}
         for name, value in dict(known or {}).items():
             try:
                 number = float(value)
             except (TypeError, ValueError):
                 raise InputError(f"known[{name!r}]={value!r} must be a number.") from None
-            if name == "Du/Dv" and self.scale_unknown:
-                ratio = number
-            elif name in self.model.names:
+            parts = tuple(str(name).split("/"))
+            if not np.isfinite(number) or (number <= 0 and (len(parts) > 1 or name in self.model.diffusivities)):
+                raise InputError(f"known[{name!r}]={value!r} must be finite, and positive if a diffusivity or ratio.")
+            if name in names:
                 found[name] = number
+            elif len(parts) == 2 and parts[0] != parts[1] and set(parts) <= set(names):
+                ratios[parts] = number
             else:
                 raise InputError(
-                    f"known has {name!r}; {self.model.name} has {', '.join(self.model.names)} (and 'Du/Dv' with "
-                    f"scale=None).{did_you_mean(name, self.model.names)}"
+                    f"known has {name!r}; {self.model.name} has {', '.join(names)}, and their ratios, like "
+                    f"'{names[0]}/{names[1]}'.{did_you_mean(str(name), names)}"
                 )
         if self.scale_unknown:
-            self.gain_fact = dict(found) or ({"Du/Dv": ratio} if ratio is not None else {})
-            if len(self.gain_fact) > 1 or (found and ratio is not None) or "k" in found:
+            self.gain_fact = {**found, **{"/".join(pair): value for pair, value in ratios.items()}}
+            if len(self.gain_fact) > 1 or not set(self.gain_fact) <= {"Du", "Dv", "F", "Du/Dv"}:
                 raise InputError("with scale=None give one known fact at most: Du, Dv, F or Du/Dv.")
-            return {}, ratio
-        return found, ratio
+            return {}, {}
+        for pair in ratios:
+            both = [name for name in pair if name in found]
+            if both:
+                raise InputError(f"known has {'/'.join(pair)!r} and {both[0]!r}; give the values of both instead.")
+        return found, ratios
+
+    def _check_bounds(self, bounds: Any) -> dict[str, tuple[float, float]]:
+        found = {}
+        for name, pair in dict(bounds or {}).items():
+            if name not in self.model.names or name in self.known:
+                what = "which is in known" if name in self.known else f"which {self.model.name} does not know"
+                raise InputError(f"bounds has {name!r}, {what}.{did_you_mean(str(name), self.model.names)}")
+            if np.shape(pair) != (2,) or not float(pair[0]) < float(pair[1]) or float(pair[1]) <= 0:
+                raise InputError(f"bounds[{name!r}]={pair!r} must be (low, high) with low < high and high > 0.")
+            found[name] = (float(pair[0]), float(pair[1]))
+        if found and self.scale_unknown:
+            raise InputError("bounds need a scale; with scale=None give one known fact instead.")
+        return found
 
     def _check_start(self, start: Any) -> dict[str, float]:
         for name in dict(start or {}):
@@ -361,13 +439,13 @@ class _Job:
         self.log("clean up", noise=spectrum.noise, step=spectrum.step, cutoff=spectrum.cutoff, signal=spectrum.signal)
         refusal = verdict.no_pattern(first[self.seen[0]], spectrum, len(self.free))
         if refusal:
-            return self._refuse(refusal)
+            return self.refuse(refusal)
         if len(self.species) == len(self.model.species):
             fit = self._all_seen(spectrum)
         else:
             fit = self._one_seen(image, spectrum)
         if isinstance(fit, str):
-            return self._refuse(fit)
+            return self.refuse(fit)
         return self._finish(fit, spectrum)
 
     def _small(self) -> np.ndarray:
@@ -389,9 +467,10 @@ class _Job:
         h2 = float(np.prod(self.grid.spacing)) ** (2.0 / self.grid.ndim)
         usual = {name: (0.1269 * h2 if name in self.model.diffusivities else 0.05) for name in part.inner}
         first = {**usual, **{name: value for name, value in self.start.items() if name in part.inner}}
+        factors = (0.25, 4.0) if self.model.name in USUAL else (0.3, 4.0, 40.0, 200.0)
         others = [
-            {name: value * factor for (name, value), factor in zip(usual.items(), factors, strict=True)}
-            for factors in product((0.25, 4.0), repeat=len(usual))
+            {name: value * factor for (name, value), factor in zip(usual.items(), each, strict=True)}
+            for each in product(factors, repeat=len(usual))
         ]
         return [first, *others]
 
@@ -621,18 +700,20 @@ class _Job:
     def _with_drift(self, problem: weak.Problem, best: weak.Fit, unit: float) -> weak.Fit:
         """The drift model if its evidence is higher."""
         count = int(np.clip(self.grid.size // 170, 24, 72))
-        spread, fit = 3e-4 * unit, best
+        spread, fit, modes, there = 3e-4 * unit, best, None, best.params
         try:
-            for turn in range(2):
-                modes, _ = problem.soft_modes(fit, count)
-                for _ in range(2 if turn else 1):
-                    fit = problem.fit(
-                        fit, best.sigma, LADDER[-1] * unit, modes=modes, spread=spread, max_iterations=5,
-                        label=f"drift along {count} modes",
-                    )  # fmt: skip
-                    self._log_fit(fit)
-                    spread = weak.refit_spread(fit)
+            for _ in range(DRIFT_FITS):
+                if modes is None or _far(fit.params, there, self.free):
+                    modes, there = problem.soft_modes(fit, count)[0], fit.params
+                fit = problem.fit(
+                    fit, best.sigma, LADDER[-1] * unit, modes=modes, spread=spread, max_iterations=5,
+                    label=f"drift along {count} modes",
+                )  # fmt: skip
+                self._log_fit(fit)
                 if fit.evidence < best.evidence - 300.0:
+                    break
+                before, spread = spread, weak.refit_spread(fit)
+                if abs(np.log(spread / before)) < 0.1:
                     break
         except (np.linalg.LinAlgError, RuntimeError) as error:
             self.log("drift", failed=str(error))
@@ -647,7 +728,8 @@ class _Job:
 
     # Results
 
-    def _refuse(self, reason: str, params: Mapping[str, float] | None = None) -> Inversion:
+    def refuse(self, reason: str) -> Inversion:
+        """No success, for this reason."""
         nothing = dict.fromkeys(self.free, float("nan"))
         return Inversion(
             {**nothing, **self.known},
@@ -687,31 +769,66 @@ class _Job:
         reason = verdict.implausible(params, self.model, self.grid)
         if refusal is None and reason:
             refusal = f"the fit leads to {reason}; the image is no steady pattern of {self.model.name}"
-        values = np.array([params[name] for name in self.free])
-        relative = np.sqrt(np.maximum(np.diag(log_cov), 0.0))
-        if refusal is None and not np.all(relative < 0.5):
-            worst = self.free[int(np.argmax(np.where(np.isnan(relative), np.inf, relative)))]
-            refusal = f"the data do not determine {worst} (its standard error is {100 * np.max(relative):.0f} %)"
         if refusal is None and not (self.hole | self.edge).any():  # there the state is not known everywhere
             refusal, change = verdict.runs_on(self.model, self.grid, state, params, rate)
             self.log("run on", change=change)
         if refusal:
-            return self._refuse(refusal)
-        message = verdict.praise(self.free, relative, rate, noise / abs(self.scale), isinstance(fit, StartFit))
-        found = {name: float(params[name]) for name in self.model.names}
-        state = state.reshape(len(self.model.species), *self.grid.shape)
-        covariance = log_cov * np.outer(values, values)
+            return self.refuse(refusal)
+        self.state, self.clean, self.shift = state, isinstance(fit, StartFit), shift
+        values = np.array([params[name] for name in self.free])
+        self.on_log = values > 0
+        self.logs, self.log_cov = np.where(self.on_log, np.log(np.abs(values)), values), log_cov
+        return self.report(self.logs, log_cov, rate, noise / abs(self.scale))
+
+    def report(self, mean: np.ndarray, cov: np.ndarray, rate: float, noise: float) -> Inversion:
+        """The result from the estimate (of logarithms where positive), with known ratios and bounds imposed."""
+        refusal, mean, cov, held = self._impose(mean, cov)
+        values = np.where(self.on_log, np.exp(np.where(self.on_log, mean, 0.0)), mean)
+        slopes = np.where(self.on_log, values, 1.0)
+        relative = np.sqrt(np.maximum(np.diag(cov), 0.0)) * slopes / np.maximum(np.abs(values), 1e-12)
+        if refusal is None and self.alone and not np.all(relative < 0.5):
+            worst = self.free[int(np.argmax(np.where(np.isnan(relative), np.inf, relative)))]
+            refusal = f"the data do not determine {worst} (its standard error is {100 * np.max(relative):.0f} %)"
+        if refusal:
+            return self.refuse(refusal)
+        message = verdict.praise(self.free, relative, rate, noise, self.clean) + held
+        found = {**self.known, **dict(zip(self.free, values.tolist(), strict=True))}
+        found = {name: float(found[name]) for name in self.model.names}
+        state = self.state.reshape(len(self.model.species), *self.grid.shape)
+        covariance = cov * np.outer(slopes, slopes)
         combinations: dict[str, tuple[float, float]] = {}
         gain = 1.0 / self.scale
         if self.scale_unknown:
-            found, covariance, combinations, gain, message = self._with_gain(found, log_cov, message)
+            found, covariance, combinations, gain, message = self._with_gain(found, cov, message)
             state = state.copy()
             state[1] *= 1.0 / (gain * self.scale)
-        stderr = dict(zip(self.free, np.sqrt(np.diag(covariance)).tolist(), strict=True))
+        stderr = dict(zip(self.free, np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist(), strict=True))
         return Inversion(
             found, stderr, covariance, self.free, state, True, message, self.stages, combinations,
-            noise / abs(self.scale), rate, shift / self.scale, gain,
+            noise, rate, self.shift / self.scale, gain,
         )  # fmt: skip
+
+    def _impose(self, mean: np.ndarray, cov: np.ndarray) -> tuple[str | None, np.ndarray, np.ndarray, str]:
+        """(refusal, mean, covariance, what to say) with known ratios and bounds imposed on the estimate."""
+        held = ""
+        unit = dict(zip(self.free, np.eye(len(self.free)), strict=True))
+        for (above, below), value in self.ratios.items():
+            mean, cov, score = constraints.condition(mean, cov, unit[above] - unit[below], float(np.log(value)))
+            if not abs(score) < CONTRADICTED:
+                return f"{above}/{below} = {value:g} is {abs(score):.0f} standard errors from the data", mean, cov, held
+        for name, pair in self.bounds.items():
+            n = self.free.index(name)
+            low, high = (np.log(x) if x > 0 and self.on_log[n] else x for x in pair)
+            if pair[0] <= 0 and self.on_log[n]:
+                low = -np.inf
+            if low <= mean[n] <= high:
+                continue
+            bound = low if mean[n] < low else high
+            mean, cov, score = constraints.condition(mean, cov, unit[name], float(bound))
+            if not abs(score) < CONTRADICTED:
+                return f"{name} is {abs(score):.0f} standard errors outside of bounds {pair}", mean, cov, held
+            held += f" {name} is held at its bound."
+        return None, mean, cov, held
 
     def _with_gain(self, params: dict[str, float], log_cov: np.ndarray, message: str) -> Any:
         """Combinations that an unknown gain leaves, and all four parameters if one more fact is known.

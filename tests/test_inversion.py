@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import adjoint_rd as rd
 from adjoint_rd import models, presets
 from adjoint_rd.inverse import invert
-from adjoint_rd.inversion import cleanup, start
+from adjoint_rd.inversion import cleanup, constraints, misfit, start, weak
 
 N = 40
 NAMES = ("Du", "Dv", "F", "k")
@@ -169,6 +170,64 @@ def test_known_parameters_are_kept(worms):
     assert fit.params["F"] == pytest.approx(params["F"], rel=1e-4)
 
 
+def test_several_snapshots_together_are_better_than_one(worms):
+    params, state = worms
+    images = np.stack([noisy(np.roll(state[1], 3 * n, axis=0), 0.01, n) for n in range(3)])
+    one, three = invert(images[0]), invert(images, snapshots=True)
+    assert three.success and three.message.startswith("3 snapshots.")
+    assert three.state.shape == (3, 2, N, N)
+    assert np.max(np.abs(scores(three, params))) < 4.0
+    for name in NAMES:
+        assert 0.4 < three.stderr[name] / one.stderr[name] < 0.8  # about 1 / sqrt(3)
+
+
+def test_snapshots_of_different_parameters_are_refused(worms):
+    _, state = worms
+    other = invert(np.stack([state[1], 1.05 * state[1]]), snapshots=True)  # 1.05 v solves the equations of another gain
+    assert not other.success and "same parameters" in other.message
+
+
+def test_a_known_ratio_holds_and_narrows_the_others(worms):
+    params, state = worms
+    image, ratio = noisy(state[1], 0.01, 0), params["Du"] / params["Dv"]
+    free, fit = invert(image), invert(image, known={"Du/Dv": ratio})
+    assert fit.success and fit.params["Du"] / fit.params["Dv"] == pytest.approx(ratio, rel=1e-12)
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+    assert fit.stderr["Du"] < free.stderr["Du"]
+    wrong = invert(image, known={"Du/Dv": 1.5 * ratio})
+    assert not wrong.success and "standard errors from the data" in wrong.message
+
+
+def test_bounds_hold_or_are_refused(worms):
+    params, state = worms
+    image = noisy(state[1], 0.01, 0)
+    free = invert(image)
+    inside = invert(image, bounds={"F": (0.0, 1.0)})
+    assert inside.params == free.params
+    edge = free.params["F"] + free.stderr["F"]
+    held = invert(image, bounds={"F": (edge, 1.0)})
+    assert held.params["F"] == pytest.approx(edge) and "held at its bound" in held.message
+    assert held.stderr["F"] < 1e-6
+    refused = invert(image, bounds={"F": (2.0 * params["F"], 1.0)})
+    assert not refused.success and "outside of bounds" in refused.message
+
+
+def test_schnakenberg_from_one_species():
+    params = {"Du": 1.0, "Dv": 20.0, "a": 0.1, "b": 0.9, "gamma": 1.0}
+    sim = rd.Simulation("schnakenberg", rd.Grid((N, N)), dt=0.01, stability="off", threads=1)
+    run = sim.run_to_steady(sim.initial_state("noise", rng=1, params=params), params, tol=1e-6, max_steps=60_000)
+    u = run.final[0]
+    assert u.std() > 0.1
+    known = {"gamma": 1.0}  # it is a unit of time: a steady state does not tell it
+    clean = invert(u, model="schnakenberg", species="u", known=known)
+    assert clean.success, clean.message
+    for name in ("Du", "Dv", "a", "b"):
+        assert clean.params[name] == pytest.approx(params[name], rel=2e-3)
+    fit = invert(noisy(u, 0.01, 0), model="schnakenberg", species="u", known=known, start={"Dv": 10.0, "b": 0.5})
+    assert fit.success, fit.message
+    assert all(abs(fit.params[name] - params[name]) < 4.0 * fit.stderr[name] for name in fit.names)
+
+
 # Refusals
 
 
@@ -217,6 +276,11 @@ def test_a_moving_pattern_is_refused():
         ({"mask": np.ones((3, 3), dtype=bool)}, "mask has"),
         ({"boundary": "open"}, "boundary='open'"),
         ({"scale": None, "offset": True}, "cannot both be unknown"),
+        ({"known": {"Du/Dv": 2.0, "Du": 0.1}}, "give the values of both"),
+        ({"known": {"Du": -0.1}}, "must be finite, and positive"),
+        ({"bounds": {"F": (0.1, 0.0)}}, "low < high"),
+        ({"bounds": {"G": (0.0, 1.0)}}, "does not know"),
+        ({"snapshots": True}, "two snapshots or more"),
         ({"model": "schnakenberg", "species": "v"}, "is not linear in u"),
     ],
 )
@@ -270,3 +334,44 @@ def test_the_structure_is_read_off_the_model():
     assert (gray_scott.inner, gray_scott.outer, gray_scott.green) == (("Du", "F"), ("Dv", "k"), True)
     schnakenberg = start.structure(models.get("schnakenberg"), 0, {"gamma": 1.0})
     assert (set(schnakenberg.inner), set(schnakenberg.outer)) == ({"Dv", "b"}, {"Du", "a"})
+
+
+def test_a_rounded_value_has_the_probability_of_its_interval():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-0.02, 0.02, 40)
+    values = np.round((x + 0.004 * rng.standard_normal(40)) / 0.01) * 0.01
+    values[:2] += 0.5  # far out, where both tails vanish
+    data = weak.Data(values[None], np.ones((1, 40)), np.ones(40), step=0.01)
+    value, slope, curvature = misfit.minus_twice_log(x, data, 0.004)
+    near = stats.norm.cdf((values + 0.005 - x) / 0.004) - stats.norm.cdf((values - 0.005 - x) / 0.004)
+    assert misfit.minus_twice_log(x[2:], weak.Data(values[None, 2:], np.ones((1, 38)), np.ones(38), 0.01), 0.004)[
+        0
+    ] == pytest.approx(-2.0 * np.sum(np.log(near[2:])), rel=1e-9)
+    h = 1e-6
+    for i in range(5):
+        ahead, back = (misfit.minus_twice_log(x + s * h * np.eye(40)[i], data, 0.004) for s in (1.0, -1.0))
+        assert slope[i] == pytest.approx((ahead[0] - back[0]) / (4.0 * h), rel=1e-4)
+        assert curvature[i] == pytest.approx((ahead[1][i] - back[1][i]) / (2.0 * h), rel=1e-4)
+    assert np.isfinite(value)
+
+
+def test_conditioned_estimates_are_those_of_a_constrained_fit():
+    rng = np.random.default_rng(1)
+    A, b = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    free, cov = np.linalg.solve(A.T @ A, A.T @ b), np.linalg.inv(A.T @ A)
+    c = np.array([1.0, -1.0, 0.0])
+    mean, narrowed, _ = constraints.condition(free, cov, c, 0.3)
+    N = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # x = N z + (0.3, 0, 0)
+    z = np.linalg.lstsq(A @ N, b - A[:, 0] * 0.3, rcond=None)[0]
+    np.testing.assert_allclose(mean, N @ z + [0.3, 0.0, 0.0], rtol=1e-10)
+    np.testing.assert_allclose(narrowed, N @ np.linalg.inv(N.T @ A.T @ A @ N) @ N.T, atol=1e-12)
+
+
+def test_estimates_put_together_are_those_of_all_data():
+    rng = np.random.default_rng(2)
+    parts = [(rng.standard_normal((20, 3)), rng.standard_normal(20)) for _ in range(3)]
+    each = [(np.linalg.solve(A.T @ A, A.T @ b), np.linalg.inv(A.T @ A)) for A, b in parts]
+    mean, cov, _ = constraints.together([x for x, _ in each], [C for _, C in each])
+    A, b = np.concatenate([A for A, _ in parts]), np.concatenate([b for _, b in parts])
+    np.testing.assert_allclose(mean, np.linalg.lstsq(A, b, rcond=None)[0], rtol=1e-10)
+    np.testing.assert_allclose(cov, np.linalg.inv(A.T @ A), rtol=1e-9)

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import inversion_patterns as developed
+import steady_gradient
 from inversion_images import impostors
 
 import adjoint_rd as rd
@@ -210,6 +211,45 @@ def one_with_memory(given):
     return {**row, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
+def snapshots(given):
+    """Four draws of a recipe at once."""
+    by_recipe = {}
+    for _, draw, p in developed.patterns(given.size, given.patterns, min(4, given.draws), given.cache, settled=True):
+        by_recipe.setdefault(p.name, []).append(with_noise(p.steady[1], 0.01, draw, 9))
+        params = p.params
+        if len(by_recipe[p.name]) == min(4, given.draws):
+            images = np.stack(by_recipe[p.name])
+            yield p.name, lambda images=images, params=params: one(images, params, snapshots=True)
+
+
+def schnakenberg(given):
+    """Another model: u alone, gamma (the unit of time) known, 1 % noise."""
+    size = min(given.size, 64)
+    for n in range(2 if given.quick else 10):
+
+        def row(n=n):
+            rng = np.random.default_rng([n, 5])
+            ranges = {"Du": (0.5, 1.2), "Dv": (18.0, 30.0), "a": (0.08, 0.15), "b": (0.85, 0.95)}
+            params = {**{name: float(rng.uniform(*pair)) for name, pair in ranges.items()}, "gamma": 1.0}
+            sim = rd.Simulation("schnakenberg", rd.Grid((size, size)), dt=0.005, stability="off", threads=1)
+            y0 = sim.initial_state("noise", rng=n, params=params)
+            u = sim.run_to_steady(y0, params, tol=1e-7, max_steps=300_000).final[0]
+            found = one(with_noise(u, 0.01, n), params, model="schnakenberg", species="u", known={"gamma": 1.0})
+            for key in ("errors", "scores", "stderr"):
+                found[key] = found.get(key, [])[:4]
+            return found
+
+        yield str(n), row
+
+
+def gradient(given):
+    for _, _, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=True):
+        if p.steady_rate < 1e-7:
+            sim = rd.Simulation("gray_scott", rd.Grid((given.size,) * 2), dt=1.0, stability="off", threads=1)
+            yield p.name, lambda p=p, sim=sim: steady_gradient.against_differences(sim, p.steady, p.params)
+    yield "unrolled", lambda: steady_gradient.against_unrolled(24 if given.quick else 40)
+
+
 def refusals(given):
     size = min(given.size, 96)
     for name, image in impostors(size, 4 if given.quick else 17):
@@ -321,6 +361,29 @@ def figure_big(rows, keyed):
     return text, _share(rows, _one_percent) == 1.0 and slowest <= 180 and memory <= 4.0
 
 
+def figure_own(rows, keyed):
+    z = _rms(rows)
+    text = (
+        f"{100 * _share(rows, _inside_own):.1f} % within 1 % or 3 of its standard errors, worst "
+        f"{100 * _largest(rows):.2f} %, rms score {' '.join(f'{x:.2f}' for x in z)}, {_times(rows)}"
+    )
+    return text, _share(rows, _inside_own) >= 0.95
+
+
+def figure_gradient(rows, keyed):
+    good = [row for key, row in keyed.items() if row["success"] and key != "unrolled"]
+    seconds, factoring = (max((row[key] for row in good), default=np.inf) for key in ("seconds", "factoring"))
+    text = f"differences: worst {_largest(good):.1e}; {seconds:.3f} s, with factoring {factoring:.2f} s"
+    met = _largest(good) <= 1e-6 and seconds <= 0.5
+    unrolled = keyed.get("unrolled")
+    if unrolled and unrolled["success"]:
+        share = unrolled["seconds"] / unrolled["unrolled"]
+        text += f"; unrolled over {unrolled['steps']} steps: worst {_largest([unrolled]):.1e}, in {100 * share:.2f} % "
+        text += "of its time"
+        met &= _largest([unrolled]) <= 1e-6 and share <= 0.05
+    return text, met
+
+
 def figure_refusals(rows, keyed):
     wrong = [key for key, row in keyed.items() if row["success"]]
     return f"{len(wrong)} accepted{': ' + ', '.join(wrong) if wrong else ''}", not wrong
@@ -340,6 +403,9 @@ CASES = {
     "offset": (offset, figure_percent, "3: unknown offset, 0.1 % noise, 1 %"),
     "gain": (gain, figure_percent, "3: unknown gain, combinations, 0.1 % noise, 1 %"),
     "gain-ratio": (gain_known_ratio, figure_percent, "3: unknown gain, Du/Dv known, 0.1 % noise, 1 %"),
+    "snapshots": (snapshots, figure_own, "four snapshots of the same parameters, 1 % noise"),
+    "schnakenberg": (schnakenberg, figure_own, "another model: Schnakenberg from u, 1 % noise"),
+    "gradient": (gradient, figure_gradient, "5: implicit gradient, 1e-6 of differences and unrolled, 0.5 s, 5 %"),
     "refusals": (refusals, figure_refusals, "6: 100 images that are no such pattern, 0 accepted"),
 }
 
