@@ -1,5 +1,6 @@
 """What a machine does to a run: interrupts, forks, threads, full disks, damaged caches, short memory."""
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -301,3 +302,149 @@ def test_memory_is_predicted_against_what_is_free(monkeypatch):
         sim.gradient(state(sim), PARAMS, loss, steps=10_000, checkpoints="all")
 
 
+def test_the_states_that_a_run_keeps_must_fit(monkeypatch):
+    sim = simulation((200, 200))
+    monkeypatch.setattr(checkpoint, "available_bytes", lambda: 300e6)
+    with pytest.raises(
+        rd.CheckpointError, match=r"save_every=1 keeps 1001 states and needs 0\.64 GB, but 0\.24 GB may"
+    ):
+        sim.run(state(sim), PARAMS, steps=1000, save_every=1)
+    monkeypatch.setattr(checkpoint, "available_bytes", lambda: 1e9)
+    with pytest.raises(rd.CheckpointError, match=r"an initial state on .* needs 6\.40 GB"):
+        simulation((10_000, 10_000)).initial_state()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and control groups")
+def test_free_memory_is_the_least_of_machine_container_and_limits(monkeypatch, tmp_path):
+    resource = pytest.importorskip("resource")
+    machine = checkpoint.available_bytes()
+    assert 0 < machine < 1e15
+    inside = tmp_path / "slice" / "scope"
+    inside.mkdir(parents=True)
+    (tmp_path / "slice" / "memory.max").write_text(str(50_000_000))
+    (tmp_path / "slice" / "memory.current").write_text(str(20_000_000))
+    (inside / "memory.max").write_text("max")
+    (inside / "memory.current").write_text("1")
+    groups = [(folder, "memory.max", "memory.current") for folder in (inside, tmp_path / "slice", tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_cgroups", lambda: groups)
+        assert checkpoint.available_bytes() == 30_000_000
+    assert all(folder.is_absolute() for folder, _, _ in checkpoint._cgroups())
+    limits = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: 10_000_000_000}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], limits[kind]))
+    monkeypatch.setattr(checkpoint, "_cgroups", list)
+    assert 0 < checkpoint.available_bytes() <= min(machine * 1.5, 10_000_000_000)
+
+
+def test_a_gradient_respects_a_limit_on_memory():
+    script = """
+        import resource
+        import numpy as np
+        import adjoint_rd as rd
+        sim = rd.Simulation("gray_scott", rd.Grid((24, 20)), dt=1.0)
+        y0 = np.random.default_rng(0).random(sim.state_shape)
+        params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
+        loss = rd.losses.L2(y0)
+        sim.gradient(y0, params, loss, steps=3)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+        try:
+            sim.gradient(y0, params, loss, steps=100_000, checkpoints="all")
+        except rd.CheckpointError as error:
+            print("refused", "would fit" in str(error))
+    """
+    assert in_a_process(script).split() == ["refused", "True"]
+
+
+# Disks
+
+
+def test_checkpoints_on_a_full_disk_are_an_error_of_ours():
+    script = """
+        import resource, signal
+        import numpy as np
+        import adjoint_rd as rd
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sim = rd.Simulation("gray_scott", rd.Grid((24, 20)), dt=1.0)
+        y0 = np.random.default_rng(0).random(sim.state_shape)
+        params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
+        sim.gradient(y0, params, rd.losses.L2(y0), steps=100, checkpoints="disk")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)
+        try:
+            sim.gradient(y0, params, rd.losses.L2(y0), steps=100, checkpoints="disk")
+        except rd.CheckpointError as error:
+            print("refused", "no room for checkpoint" in str(error))
+    """
+    assert in_a_process(script).split() == ["refused", "True"]
+
+
+def test_output_to_a_full_device_fails_loudly():
+    command = [sys.executable, "-m", "adjoint_rd", "simulate", "--list-presets"]
+    with open("/dev/full", "w") as device:
+        done = subprocess.run(command, stdout=device, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode != 0 and "No space left" in done.stderr
+
+
+# Leaks
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_2000_gradients_leak_nothing():
+    sim = simulation((12, 10))
+    y0, loss = state(sim), rd.losses.L2(np.zeros(sim.state_shape))
+    open_before = []
+
+    def some(count):
+        for n in range(count):
+            sim.gradient(y0, PARAMS, loss, steps=10, checkpoints=("auto", 2, "disk")[n % 3])
+        open_before.append(len(os.listdir("/proc/self/fd")))
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = some(500)
+    assert some(2000) - before < 500_000  # 250 bytes each; a state has 1920
+    assert open_before[0] == open_before[1]
+
+
+# Reading executes nothing
+
+
+def calls_of(tree):
+    return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def given(call, argument):
+    return next((ast.unparse(each.value) for each in call.keywords if each.arg == argument), None)
+
+
+def what_may_execute(name, tree):
+    """Whatever in a source file could run what a file or a name says."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    modules = {alias.name.split(".")[0] for node in imports for alias in node.names}
+    modules |= {node.module.split(".")[0] for node in imports if isinstance(node, ast.ImportFrom) and node.module}
+    yield from modules & {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "yaml"}
+    for function, call in calls_of(tree):
+        if function in ("np.load", "numpy.load") and given(call, "allow_pickle") != "False":
+            yield ast.unparse(call)
+        if function in ("os.system", "os.popen") or given(call, "shell") is not None:
+            yield ast.unparse(call)
+        if function in ("eval", "exec") and name != "kernels/specialise.py":  # of the package's own templates
+            yield ast.unparse(call)
+
+
+def test_reading_a_file_executes_nothing_and_no_name_reaches_a_shell():
+    root = Path(rd.__file__).parent
+    found = {}
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        found[name] = list(what_may_execute(name, ast.parse(path.read_text())))
+    assert not {name: things for name, things in found.items() if things}
+    bad = ast.parse("import pickle\nnp.load(path)\nsubprocess.run(f'rm {path}', shell=True)\neval(text)")
+    assert len(list(what_may_execute("x.py", bad))) == 4  # the control
+
+
+def test_the_names_of_files_are_never_given_to_a_shell(tmp_path):
+    name = tmp_path / "$(touch owned); rm -rf `x` & .npz"
+    sim = simulation((6, 5))
+    sim.run(state(sim), PARAMS, steps=1).save(name)
+    assert np.isfinite(rd.load(name).final).all()
+    assert [each.name for each in tmp_path.iterdir()] == [name.name]
