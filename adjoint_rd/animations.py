@@ -12,6 +12,7 @@ import numpy as np
 
 from . import landscape_plots
 from .errors import InputError, check_count
+from .files import replacing
 from .landscape import Landscape
 
 __all__ = ["runs", "slices", "training", "write"]
@@ -156,7 +157,9 @@ def write(frames: Iterable[Any], path: Any, *, fps: float = 12.0) -> None:
         raise InputError("an animation needs at least one frame.")
     if path.suffix.lower() == ".gif":
         images = [Image.fromarray(picture).quantize(128) for picture in pictures]
-        images[0].save(path, save_all=True, append_images=images[1:], duration=max(20, round(1000 / fps)), loop=0)
+        options: dict[str, Any] = dict(save_all=True, append_images=images[1:], duration=max(20, round(1000 / fps)))
+        with replacing(path) as file:
+            images[0].save(file, format="GIF", loop=0, **options)
         return
     if path.suffix.lower() != ".mp4":
         raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
@@ -180,7 +183,7 @@ def _write_mp4(pictures: list[np.ndarray], path: Path, fps: float) -> None:
         raise InputError(f"{path.name} needs the program ffmpeg, which is not here. Install it, or write a .gif.")
     rows, columns = (n - n % 2 for n in pictures[0].shape[:2])  # H.264 wants even sizes
     command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}"]
-    command += ["-r", f"{fps:g}", "-i", "-", "-pix_fmt", "yuv420p", str(path)]
+    command += ["-r", f"{fps:g}", "-i", "-", "-pix_fmt", "yuv420p", str(path.absolute())]
     raw = b"".join(np.ascontiguousarray(picture[:rows, :columns]).tobytes() for picture in pictures)
     subprocess.run(command, input=raw, check=True)
 

@@ -21,7 +21,6 @@ instability).
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +33,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from . import files
 from . import losses as losses_module
 from .errors import CheckpointError, DivergenceError, InputError, StabilityError, check_count
 from .simulation import Simulation
+
+FILE_FORMAT, FILE_VERSION = "adjoint_rd.landscape", 1
 
 __all__ = ["Landscape", "Line", "blue_state", "boundaries", "pairwise", "scan"]
 
@@ -148,6 +150,7 @@ def scan(
         "axes": {name: axis.tolist() for name, axis in axes.items()},
         "params": base, "labels": list(of_start), "starts": [float(np.sum(y, dtype=np.float64)) for y in starts],
         "steps": steps, "window": window, "gradients": gradients, "dt": sim.dt, "model": sim.model.name,
+        "grid": str(sim.grid), "scheme": sim.scheme_name, "dtype": sim.dtype.name,
     }  # fmt: skip
     file = None if path is None else Path(path)
     if file is not None and file.exists():
@@ -225,23 +228,21 @@ def scan(
 
 def _write(file: Path, identity: Mapping[str, Any], table: np.ndarray, done: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with open(temporary, "wb") as stream:
-        np.savez(stream, identity=np.frombuffer(json.dumps(identity).encode(), np.uint8), table=table, done=done)
-    os.replace(temporary, file)
+    files.write_archive(file, FILE_FORMAT, FILE_VERSION, {"identity": identity}, {"table": table, "done": done})
 
 
 def _read(file: Path, identity: Mapping[str, Any], table: np.ndarray, done: np.ndarray) -> None:
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            said = json.loads(archive["identity"].tobytes())
-            mine = json.loads(json.dumps(identity))
-            if said != mine:
-                different = ", ".join(name for name in mine if said.get(name) != mine[name])
-                raise CheckpointError(f"{file} is of another scan (other {different}). Delete it or give another path.")
-            table[...], done[...] = archive["table"], archive["done"]
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{file} is not a scan: {error}. Delete it to start anew.") from error
+        said, arrays = files.read_archive(file, FILE_FORMAT, FILE_VERSION)
+    except (InputError, OSError) as error:
+        raise CheckpointError(f"{file} is not a scan: {error} Delete it to start anew.") from error
+    mine = json.loads(json.dumps(identity))
+    different = [name for name in mine if said["identity"].get(name) != mine[name]]
+    if different:
+        raise CheckpointError(
+            f"{file} is of another scan (other {', '.join(different)}). Delete it or give another path."
+        )
+    table[...], done[...] = arrays["table"], arrays["done"]
 
 
 # Uniform states of Gray-Scott

@@ -96,6 +96,15 @@ def test_a_grid_refuses(options, words):
     refused(words, lambda: rd.Grid(given.pop("shape"), **given))
 
 
+def test_cuda_without_a_card_is_refused_with_the_remedy():
+    try:
+        simulation(backend="cuda")
+    except rd.BackendError as error:
+        assert "backend='cuda'" in str(error) and len(str(error)) < 500
+    else:
+        pytest.skip("there is a card here")
+
+
 def test_walls_are_one_for_each_species():
     grid = rd.Grid(SHAPE, boundary="dirichlet", wall=(1.0,))
     refused(r"grid.wall=\(1.0,\) has 1 values; gray_scott has the 2 species u, v", lambda: simulation(grid=grid))
