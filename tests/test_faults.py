@@ -385,6 +385,16 @@ def test_output_to_a_full_device_fails_loudly():
     assert done.returncode != 0 and "No space left" in done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_fits_full_disks_and_damaged_files_lose_nothing():
+    """A few of the trials of `validation/faults.py`."""
+    script = Path(__file__).parent.parent / "validation" / "faults.py"
+    command = [sys.executable, str(script), "--trials", "4", "--parts", "kill,full,damage"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("4 of 4 as required; 4 ended with the same bits") == 3
+
+
 # Leaks
 
 
