@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from typing import Any
@@ -185,6 +186,19 @@ class Simulation:
         return (
             f"<Simulation of {self.model.name} on {self.grid}, dt {self.dt:g}, {self.scheme_name}, {self.dtype.name}>"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What goes to a spawned process: kernels, buffers and locks are made anew there.
+        model = self.model.name if models.MODELS.get(self.model.name) is self.model else self.model
+        options: dict[str, Any] = dict(
+            dt=self.dt,
+            scheme=self.scheme_name,
+            dtype=self.dtype.name,
+            backend=self.backend,
+            stability=self.stability,
+            threads=self.executor.threads,
+        )
+        return partial(type(self), model, self.grid, **options), ()
 
     @property
     def state_shape(self) -> tuple[int, ...]:

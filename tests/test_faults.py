@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -144,6 +145,16 @@ def test_a_child_forked_in_the_middle_of_a_run_is_refused_with_the_remedy():
         thread.join()
     """
     assert in_a_process(script).split() == ["7"]
+
+
+def test_simulations_and_objectives_can_be_sent_to_a_spawned_process():
+    sim = simulation(threads=2, stability="warn")
+    y0 = state(sim)
+    obj = rd.Objective(sim, y0, rd.losses.L2(0.9 * y0), steps=5, free=("F", "k"), fixed=dict(Du=0.16, Dv=0.08))
+    x = obj.pack(F=0.03, k=0.06)
+    sent = pickle.loads(pickle.dumps(obj))
+    assert sent.sim is not sim and sent.sim.executor.threads == 2 and sent.sim.stability == "warn"
+    assert sent.value(x) == obj.value(x) and np.array_equal(sent.grad(x), obj.grad(x))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
