@@ -73,7 +73,7 @@ class CudaExecutor(Executor):
                 f"{members} states of {grid} have {values} values; 32-bit indices allow {MOST_VALUES}. Use a "
                 "smaller grid or batch."
             )
-        self.plane_shape = (self.rows, self.columns)
+        self.state_bytes = self._values * dtype.itemsize  # not padded
         self.flat_shape = (members, *self.flat_shape)
         self._values *= members
         self.tiling = kernels.tiling(self.rows, self.columns)

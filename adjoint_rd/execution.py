@@ -3,6 +3,7 @@
 Works on flat states ``(S, rows, columns)``, see `adjoint_rd.kernels.cpu`; knows neither losses nor schedules.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from .errors import CheckpointError, InputError
 from .grid import Grid
 from .kernels.barrier import CANCELLED
 from .kernels.cpu import BLOCK, Geometry, Plan, Share, add_square_seed, all_finite
+from .kernels.loops import Waves
 from .models import Model
 from .schemes.compiled import time_loop
 
@@ -24,6 +26,30 @@ CHUNK_SECONDS = 0.15  # Ctrl-C and progress wait for the end of a chunk
 FIRST_CHUNK_VALUES = 4e6  # array values to update before the speed is known: some 10 ms
 VALUES_PER_THREAD = 8192  # below this, two threads that meet after each step gain nothing
 CALL_VALUES_PER_THREAD = 1_000_000  # below this, waking a thread costs more than it gains
+CACHE_LINE_BYTES = 64
+ALIASED_BYTES = 1024  # rows a multiple of this long are padded
+CACHED_STATE_BYTES = 6e6  # from here on, waves were measured to gain (32 MB level 3 cache); up to there, nothing
+WAVE_DEPTH = 8  # steps to a wave
+WAVE_BYTES = 2**18  # by which a wave goes ahead: small in a level 2 cache, much more than a call costs
+
+
+def _padded(shape: tuple[int, int, int], dtype: np.dtype) -> tuple[int, int, int]:
+    """The shape of a buffer for (S, rows, columns).
+
+    Rows whose length in bytes is a multiple of a large power of two fall on the same few sets of the caches (4096 bytes
+    repeat in a usual level 1 cache); a cache line more to each, and a row more to each species, spread them.
+    """
+    species, rows, columns = shape
+    if rows == 1 or columns * dtype.itemsize % ALIASED_BYTES:
+        return shape
+    return species, rows + 1, columns + CACHE_LINE_BYTES // dtype.itemsize
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a cache line: vectors that straddle two lines take two loads."""
+    room = np.zeros(int(np.prod(shape)) * dtype.itemsize + CACHE_LINE_BYTES, np.uint8)
+    start = -room.ctypes.data % CACHE_LINE_BYTES
+    return room[start : start + room.size - CACHE_LINE_BYTES].view(dtype).reshape(shape)
 
 
 class Pair:
@@ -102,6 +128,8 @@ class Executor:
         self.state_shape = (S, *grid.shape)
         self.plane_shape = (self.rows, self.columns)
         self.flat_shape: tuple[int, ...] = (S, *self.plane_shape)
+        self.padded_shape = _padded(self.flat_shape, dtype)
+        self.state_bytes = int(np.prod(self.padded_shape)) * dtype.itemsize
         self.tiles = self.rows * -(-self.columns // BLOCK)
         axes = range(3 - grid.ndim, 3)  # numbered as in Geometry
         self.geometry = Geometry(
@@ -125,18 +153,18 @@ class Executor:
     # Buffers
 
     def buffer(self, name: str, count: int | None = None) -> np.ndarray:
-        """A reused array of one flat state, or of `count` of them; what it held before is undefined."""
-        shape = self.flat_shape if count is None else (count, *self.flat_shape)
+        """A reused array of one padded state, or of `count` of them: zero in the padding, undefined otherwise."""
+        shape = self.padded_shape if count is None else (count, *self.padded_shape)
         have = self._buffers.get(name)
         if (
             have is not None
             and have.ndim == len(shape)
-            and have.shape[-3:] == self.flat_shape
+            and have.shape[-3:] == self.padded_shape
             and len(have) >= shape[0]
         ):
             return have if count is None else have[:count]
         self._buffers.pop(name, None)  # free it before the larger one is made
-        self._buffers[name] = np.zeros(shape, self.dtype)
+        self._buffers[name] = _aligned_zeros(shape, self.dtype)
         return self._buffers[name]
 
     def pair(self, name: str, initial: Any) -> Pair:
@@ -145,26 +173,32 @@ class Executor:
         if initial is None:
             pair.current.fill(0.0)
         else:
-            np.copyto(pair.current, initial.reshape(self.flat_shape))
+            self.copy(pair.current, initial)
         return pair
 
     # What a backend with memory of its own does in another way
 
     def copy(self, to: Any, of: Any) -> None:
         """Copy a state; `of` may have the user's shape."""
-        np.copyto(to, of.reshape(self.flat_shape))
+        if of.shape == self.padded_shape:
+            np.copyto(to, of)
+        else:
+            np.copyto(self._unpadded(to), of.reshape(self.flat_shape))
 
     def look(self, state: Any) -> np.ndarray:
-        """A state in the user's shape, to be read only: (S, *shape)."""
-        return state.reshape(self.state_shape)
+        """A state in the user's shape, to be read only: (S, *shape); a copy if it is padded."""
+        return self._unpadded(state).reshape(self.state_shape)
 
     def result(self, state: Any, like: Any) -> Any:
         """A copy of a state in the user's shape; `like` is what the user gave."""
-        return self.look(state).copy()
+        return np.array(self._unpadded(state)).reshape(self.state_shape)
 
     def add(self, adjoint: Any, seed: np.ndarray) -> None:
         """adjoint += seed, an array of the user's shape."""
-        adjoint += seed.reshape(self.flat_shape)
+        self._unpadded(adjoint)[...] += seed.reshape(self.flat_shape)
+
+    def _unpadded(self, state: np.ndarray) -> np.ndarray:
+        return state[:, : self.rows, : self.columns]
 
     def finite(self, state: Any) -> bool:
         """Whether no value is NaN or infinite."""
@@ -273,10 +307,9 @@ class Executor:
     def advance(self, state: Pair, plan: Plan, fielded: tuple[int, ...], steps: int, progress: Any = None) -> None:
         """Take `steps` steps; `state.current` ends up holding the result."""
         loop = self._loop("advance", fielded)
-        work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            self._together(loop, (state.current, state.other, state.current, work, plan), (count,), count)
+            self._together(loop, (state.current, state.other, state.current), plan, count)
             state.took(count)
 
         self._in_chunks("advance", chunk, steps, 1, progress)
@@ -295,7 +328,6 @@ class Executor:
             np.copyto(target, source)
             return
         loop = self._loop("advance", fielded)
-        work = self._work()
         start = source.reshape(self.flat_shape)
         state = Pair(target.reshape(self.flat_shape), self.buffer("state"))
         if steps % 2:  # the last step must write to `target`
@@ -303,7 +335,7 @@ class Executor:
 
         def chunk(done: int, count: int) -> None:
             x = state.current if done else start
-            self._together(loop, (x, state.other, state.current, work, plan), (count,), count)
+            self._together(loop, (x, state.other, state.current), plan, count)
             state.took(count)
 
         self._in_chunks("advance", chunk, steps, 1, progress)
@@ -313,10 +345,9 @@ class Executor:
     ) -> None:
         """Fill states[1..steps] from states[0]."""
         loop = self._loop("record", fielded)
-        work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            self._together(loop, (states, work, plan), (done, done + count), count)
+            self._together(loop, (states[done : done + count + 1],), plan, count)
 
         self._in_chunks("record", chunk, steps, 1, progress)
 
@@ -325,12 +356,11 @@ class Executor:
     ) -> None:
         """Take the adjoint back from states[last] to states[first], adding to `sums`."""
         loop = self._loop("reverse", sums.fielded)
-        work = self._work()
 
         def chunk(done: int, count: int) -> None:
             to = last - done
-            arrays = (states, adjoint.current, adjoint.other, work, plan)
-            self._together(loop, arrays, (to - count, to), count, [sums])
+            arrays = (states[to - count : to], adjoint.current, adjoint.other)
+            self._together(loop, arrays, plan, count, sums)
             adjoint.took(count)
 
         self._in_chunks("reverse", chunk, last - first, 2, progress)
@@ -340,11 +370,10 @@ class Executor:
     ) -> None:
         """Take `steps` steps of the state and of a tangent along the plan's direction."""
         loop = self._loop("advance_tangent", fielded)
-        work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            arrays = (state.current, state.other, tangent.current, tangent.other, work, plan)
-            self._together(loop, arrays, (count,), count)
+            arrays = (state.current, state.other, tangent.current, tangent.other)
+            self._together(loop, arrays, plan, count)
             state.took(count)
             tangent.took(count)
 
@@ -361,10 +390,10 @@ class Executor:
     ) -> None:
         """Fill states[1..steps] and tangents[1..steps]."""
         loop = self._loop("record_tangent", fielded)
-        work = self._work()
 
         def chunk(done: int, count: int) -> None:
-            self._together(loop, (states, tangents, work, plan), (done, done + count), count)
+            arrays = (states[done : done + count + 1], tangents[done : done + count + 1])
+            self._together(loop, arrays, plan, count)
 
         self._in_chunks("record_tangent", chunk, steps, 2, progress)
 
@@ -383,21 +412,20 @@ class Executor:
     ) -> None:
         """Take the adjoint and its tangent back from states[last] to states[first]."""
         loop = self._loop("reverse_second", sums.fielded)
-        work = self._work()
 
         def chunk(done: int, count: int) -> None:
             to = last - done
             arrays = (
-                states,
-                tangents,
+                states[to - count : to],
+                tangents[to - count : to],
                 adjoint.current,
                 adjoint.other,
                 adjoint_tangent.current,
                 adjoint_tangent.other,
-                work,
-                plan,
+                sums_tangent.scalars,
+                sums_tangent.fields,
             )
-            self._together(loop, arrays, (to - count, to), count, [sums, sums_tangent])
+            self._together(loop, arrays, plan, count, sums)
             adjoint.took(count)
             adjoint_tangent.took(count)
 
@@ -426,9 +454,6 @@ class Executor:
     def _loop(self, name: str, fielded: tuple[int, ...]) -> Any:
         return time_loop(name, self.scheme, self.model, self.geometry, fielded)
 
-    def _work(self) -> np.ndarray:
-        return self.buffer("work", self.scheme.WORK_ARRAYS)
-
     def _in_chunks(self, loop: str, chunk: Callable[[int, int], None], steps: int, cost: int, progress: Any) -> None:
         done = 0
         guess = FIRST_CHUNK_VALUES / (cost * self._values)
@@ -448,23 +473,39 @@ class Executor:
             size = max(1, min(4 * size, int(size * CHUNK_SECONDS / elapsed)))
 
     def _together(
-        self,
-        loop: Any,
-        before: tuple[Any, ...],
-        after: tuple[Any, ...],
-        steps: int,
-        all_sums: Sequence["Sums"] | None = None,
+        self, loop: Any, arrays: tuple[Any, ...], plan: Plan, steps: int, sums: "Sums | None" = None
     ) -> None:
-        """Run a time loop, its tiles shared out among threads."""
-        all_sums = (self._unsummed,) if all_sums is None else all_sums
-        arguments = []
+        """Take steps of a time loop, the slabs of the grid shared out among threads."""
+        sums = sums or self._unsummed
         threads = self._threads_for(steps)
         if self._sync[CANCELLED]:  # of an interrupted run
             self._sync = np.zeros(16, np.int64)
-        for first, last in self._tiles_of_each(threads):
-            shares = [Share(sums.scalars, sums.fields, first, last, self._sync, threads) for sums in all_sums]
-            arguments.append((*before, *shares, *after))
-        self._share_out(arguments, loop)
+        waves = self._waves(threads)
+        work = self.buffer("work", self.scheme.WORK_ARRAYS)
+        self._share_out(
+            [
+                (
+                    arrays,
+                    steps,
+                    work,
+                    plan,
+                    Share(sums.scalars, sums.fields, *tiles, self._sync, threads, self.rows, self.columns),
+                    waves,
+                )
+                for tiles in self._tiles_of_each(threads)
+            ],
+            loop,
+        )
+
+    def _waves(self, threads: int) -> Waves:
+        """How a loop goes through the grid: in waves if a state does not stay in cache from one step to the next."""
+        slabs = {1: self.tiles, 2: self.rows, 3: self.rows // self.plane}[self.grid.ndim]
+        slab_bytes = self.state_bytes / slabs
+        depth = 1
+        if self.scheme.WORK_ARRAYS == 0 and self.state_bytes >= CACHED_STATE_BYTES:  # a step is one sweep
+            depth = max(1, min(WAVE_DEPTH, slabs // threads // 2))
+        width = math.ceil(WAVE_BYTES / slab_bytes)
+        return Waves(depth, width, slabs, self.tiles // slabs, self.grid.boundary[0] == "periodic")
 
     def _tiles_of_each(self, threads: int) -> list[tuple[int, int]]:
         if threads == 1:

@@ -207,7 +207,7 @@ class Simulation:
 
     @property
     def _state_bytes(self) -> int:
-        return len(self.model.species) * self.grid.size * self.dtype.itemsize
+        return self.executor.state_bytes
 
     # What users give
 

@@ -113,6 +113,80 @@ def test_results_do_not_depend_on_the_block(block_of):
             assert ref.relative_error(other, one) < 1e-14
 
 
+@pytest.fixture
+def in_waves(monkeypatch):
+    """Sets the depth and width of the waves in which grids of any size are gone through from now on."""
+
+    def set_waves(depth, width_bytes):
+        monkeypatch.setattr(execution, "CACHED_STATE_BYTES", 0)
+        monkeypatch.setattr(execution, "WAVE_DEPTH", depth)
+        monkeypatch.setattr(execution, "WAVE_BYTES", width_bytes)
+
+    return set_waves
+
+
+IN_WAVES = [
+    ("gray_scott", (17, 6), "periodic", (), True),
+    ("gray_scott", (17, 6), "neumann", "all", False),
+    ("gray_scott", (17, 6), "mixed", (), False),
+    ("allen_cahn", (13, 3, 4), "periodic", (), True),
+    ("allen_cahn", (13, 3, 4), "dirichlet", "all", False),
+]
+
+
+@pytest.mark.parametrize(("model", "shape", "boundary", "fields", "equal"), IN_WAVES, ids=setups.word)
+def test_results_do_not_depend_on_the_waves(in_waves, model, shape, boundary, fields, equal):
+    case = setups.draw(model, shape, boundary, "euler", fields, equal_spacing=equal)
+    dparams, dinitial = setups.directions(case)
+    along = dict(direction=dparams, initial=dinitial, steps=STEPS)
+
+    def all_loops(threads):
+        sim = setups.simulation(case, threads=threads)
+        product = sim.hessian_product(case.y0, case.params, setups.Wavy(case.target), **along)
+        tangent = sim.tangent(case.y0, case.params, **along)
+        return [*everything(sim, case), product.initial, tangent.tangent, *map(np.asarray, product.params.values())]
+
+    step_by_step = all_loops(1)
+    for depth, width_bytes in ((2, 1), (3, 200), (4, 1000), (6, 1)):
+        in_waves(depth, width_bytes)
+        for threads in (1, 2):
+            sim = setups.simulation(case, threads=threads)
+            assert sim.executor._waves(threads).depth == min(depth, shape[0] // threads // 2) > 1
+            assert same(step_by_step, all_loops(threads))
+
+
+def test_a_long_row_in_waves(block_of, in_waves):
+    case = setups.draw("allen_cahn", (41,), "periodic", equal_spacing=True)
+    block_of(3)
+    found = everything(setups.simulation(case), case)
+    in_waves(4, 1)
+    for threads in (1, 3):
+        sim = setups.simulation(case, threads=threads)
+        assert sim.executor._waves(threads).depth == min(4, 14 // threads // 2) > 1
+        assert same(found, everything(sim, case))
+
+
+@pytest.mark.parametrize("scheme", ["euler", "rk4"])
+def test_results_do_not_depend_on_the_padding(monkeypatch, scheme):
+    case = setups.draw("gray_scott", (5, 6), "mixed", scheme, equal_spacing=False)
+    plain = setups.simulation(case)
+    assert plain.executor.padded_shape == plain.executor.flat_shape
+    monkeypatch.setattr(execution, "ALIASED_BYTES", case.y0.itemsize)
+    padded = setups.simulation(case)
+    assert padded.executor.padded_shape == (2, 6, 14)
+    t = setups.directions(case)
+    for checkpoints in ("all", 2, "disk"):
+        assert same(everything(plain, case), everything(padded, case, checkpoints=checkpoints, window=None))
+    along = dict(direction=t[0], initial=t[1], steps=STEPS)
+    one, other = (
+        sim.hessian_product(case.y0, case.params, setups.Wavy(case.target), **along) for sim in (plain, padded)
+    )
+    assert np.array_equal(one.initial, other.initial)
+    assert one.params == other.params
+    one, other = (sim.run_to_steady(case.y0, case.params, max_steps=150) for sim in (plain, padded))
+    assert np.array_equal(one.final, other.final)
+
+
 def test_results_do_not_depend_on_what_is_saved():
     case = setups.draw("gray_scott", (5, 6), "periodic", equal_spacing=True)
     sim = setups.simulation(case)

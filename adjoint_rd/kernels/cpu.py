@@ -1,9 +1,9 @@
-"""Loop nests on the CPU: rows of a grid, tiles of rows, and compiled time loops.
+"""Loop nests on the CPU: rows of a grid and tiles of rows.
 
 Arrays are seen as ``(S, rows, columns)``: the last axis of the grid is the columns, the others are flattened into rows
-(``plane`` rows to a plane in 3-D). A tile is up to `BLOCK` columns of one row. Tiles are numbered on the whole grid,
-and each has its own place in the sums of the gradient, so that results do not depend on how tiles are shared among
-threads.
+(``plane`` rows to a plane in 3-D). They may be padded at the end of both (see `Executor.buffer`). A tile is up
+to `BLOCK` columns of one row. Tiles are numbered on the whole grid, and each has its own place in the sums of the
+gradient, so that results do not depend on how tiles are shared among threads.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,6 @@ from ..models import Model
 from . import cells
 from .disk_cache import njit_cached
 from .specialise import build
-from .subnormals import flush_subnormals, restore_control
 
 BLOCK = 4096  # columns to a tile: the rows that a tile touches stay in the L1/L2 cache, and 1-D grids can be shared
 
@@ -48,7 +47,8 @@ class Plan(NamedTuple):
 class Share(NamedTuple):
     """One thread's part of the work: its tiles, and where its sums go.
 
-    sums: (tiles, S + P) float64; field_sums: (P, rows, columns) or (0, 0, 0); sync: see `barrier.meet`.
+    sums: (tiles, S + P) float64; field_sums: (P, rows, columns) or (0, 0, 0); sync: see `barrier.meet`. rows, columns:
+    of the grid; arrays may have more of both, which are left alone.
     """
 
     sums: Any
@@ -57,6 +57,8 @@ class Share(NamedTuple):
     last: int
     sync: Any
     threads: int
+    rows: int
+    columns: int
 
 
 COEFFICIENTS_BEFORE_D = 5
@@ -71,9 +73,8 @@ def sweep(arrays, out, plan, share):
     k = plan.coefficients
     dk = plan.direction
     plane = plan.plane
-    rows = out.shape[1]
-    m = out.shape[2]
-    planes = rows // plane
+    m = share.columns
+    planes = share.rows // plane
     h = k[0]
     q = (k[1], k[2], k[3])
     d = tuple(k[d_at + c] for c in species)
@@ -233,7 +234,7 @@ def sweep(arrays, out, plan, share):
 @njit(fastmath=POINT_FLAGS, **INNER)
 def scale(out, weight, x, share):
     """out = weight * x on the tiles of one thread's share."""
-    m = out.shape[2]
+    m = share.columns
     blocks = (m + BLOCK - 1) // BLOCK
     for tile in range(share.first, share.last):
         r = tile // blocks
@@ -249,7 +250,7 @@ def scale(out, weight, x, share):
 @njit(fastmath=POINT_FLAGS, **INNER)
 def accumulate(out, weight, x, share):
     """out += weight * x on the tiles of one thread's share."""
-    m = out.shape[2]
+    m = share.columns
     blocks = (m + BLOCK - 1) // BLOCK
     for tile in range(share.first, share.last):
         r = tile // blocks
@@ -273,11 +274,11 @@ def blend(out, x, weight, rate, share):
 def add_square_seed(y, target, weight, weights, species, adjoint, values, block, first, last):
     """adjoint += w^2 (y - target), and values[tile] = sum (w (y - target))^2 / 2, on tiles first .. last - 1.
 
-    y, adjoint: (S, rows, columns); target: (O, rows, columns) of the species listed in `species` (O,); w: `weight`, or
-    `weights` of the target's shape if it is not empty. values: (tiles,) float64;
-    block: columns to a tile.
+    y, adjoint: (S, rows, columns) or larger; target: (O, rows, columns) of the species listed in `species` (O,);
+    w: `weight`, or `weights` of the target's shape if it is not empty. values: (tiles,) float64; block: columns to a
+    tile.
     """
-    m = y.shape[2]
+    m = target.shape[2]
     blocks = (m + block - 1) // block
     square = weight * weight
     for tile in range(first, last):
@@ -313,91 +314,6 @@ def all_finite(flat):
     for j in range(len(flat)):
         total += flat[j] - flat[j]
     return total == 0.0
-
-
-# Time loops. `push` and its kin are the scheme's; each ends with all threads having met.
-
-
-def advance(x, y, z, work, plan, share, steps):
-    """steps steps from x, the first to y, then to and fro between y and z: the result is in y if steps is odd, else in
-    z.
-
-    z may be x. `steps` is at least 1.
-    """
-    control = flush_subnormals()
-    push(x, y, work, plan, share)
-    for n in range(1, steps):
-        if n % 2 == 1:
-            push(y, z, work, plan, share)
-        else:
-            push(z, y, work, plan, share)
-    restore_control(control)
-
-
-def record(states, work, plan, share, first, last):
-    """states[n + 1] from states[n] for n in first..last - 1."""
-    control = flush_subnormals()
-    for n in range(first, last):
-        push(states[n], states[n + 1], work, plan, share)
-    restore_control(control)
-
-
-def reverse(states, a, b, work, plan, share, first, last):
-    """The adjoint back through steps last - 1 .. first, to and fro between a and b: it ends up in a if there are an
-    even number of them, else in b."""
-    control = flush_subnormals()
-    for n in range(last - first):
-        y = states[last - 1 - n]
-        if n % 2 == 0:
-            pull(y, a, b, work, plan, share)
-        else:
-            pull(y, b, a, work, plan, share)
-    restore_control(control)
-
-
-def advance_tangent(y, z, t, s, work, plan, share, steps):
-    """State and one tangent together, to and fro between y and z, t and s as in `reverse`."""
-    control = flush_subnormals()
-    for n in range(steps):
-        if n % 2 == 0:
-            tangent(y, t, s, work, plan, share)
-            push(y, z, work, plan, share)
-        else:
-            tangent(z, s, t, work, plan, share)
-            push(z, y, work, plan, share)
-    restore_control(control)
-
-
-def record_tangent(states, tangents, work, plan, share, first, last):
-    """states and tangents n + 1 from n for n in first..last - 1."""
-    control = flush_subnormals()
-    for n in range(first, last):
-        tangent(states[n], tangents[n], tangents[n + 1], work, plan, share)
-        push(states[n], states[n + 1], work, plan, share)
-    restore_control(control)
-
-
-def reverse_second(states, tangents, a, b, at, bt, work, plan, share, second_share, first, last):
-    """The adjoint (a, b) and its tangent (at, bt) back through steps last - 1 .. first."""
-    control = flush_subnormals()
-    for n in range(last - first):
-        y = states[last - 1 - n]
-        t = tangents[last - 1 - n]
-        if n % 2 == 0:
-            second(y, t, a, at, b, bt, work, plan, share, second_share)
-        else:
-            second(y, t, b, bt, a, at, work, plan, share, second_share)
-    restore_control(control)
-
-
-LOOPS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-    "advance": (advance, ("push",)),
-    "record": (record, ("push",)),
-    "reverse": (reverse, ("pull",)),
-    "advance_tangent": (advance_tangent, ("push", "tangent")),
-    "record_tangent": (record_tangent, ("push", "tangent")),
-    "reverse_second": (reverse_second, ("second",)),
-}
 
 
 @cache

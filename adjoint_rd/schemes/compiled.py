@@ -7,7 +7,7 @@ from typing import Any
 
 from numba import njit
 
-from ..kernels import cells, cpu
+from ..kernels import cells, cpu, loops
 from ..kernels.barrier import meet
 from ..kernels.disk_cache import njit_cached
 from ..kernels.specialise import build
@@ -30,12 +30,12 @@ _sweep_kernel = cache(cpu.sweep_kernel)
 def time_loop(
     name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
 ) -> Any:
-    """Return one of `kernels.cpu.LOOPS`, bound and ready to be compiled at its first call (or read from Numba's cache).
+    """Return one of `kernels.loops.LOOPS`, bound; it is compiled (or read from Numba's cache) at its first call.
 
     Parameters
     ----------
     name : str
-        A key of `kernels.cpu.LOOPS`.
+        A key of `kernels.loops.LOOPS`.
     scheme : module
         One of `adjoint_rd.schemes`.
     model : Model
@@ -55,10 +55,8 @@ def time_loop(
 def _time_loop(
     name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
 ) -> Any:
-    loop, steps = cpu.LOOPS[name]
-
-    def bind(function: types.FunctionType) -> Any:
-        bound: dict[str, Any] = {}
+    def bind(function: types.FunctionType, **more: Any) -> Any:
+        bound: dict[str, Any] = dict(more)
         for used in function.__code__.co_names:
             if used in SWEEPS:
                 bound[used] = _sweep_kernel(SWEEPS[used], model, geometry, fielded, scheme.IDENTITY)
@@ -68,5 +66,8 @@ def _time_loop(
                 bound[used] = bind(getattr(scheme, used))
         return njit(build(function, **bound), **cpu.INNER)
 
-    function = build(loop, **{step: bind(getattr(scheme, step)) for step in steps})
+    step = bind(loops.LOOPS[name])
+    function = build(
+        loops.through, step=step, wave=bind(loops.wave, step=step), between=bind(loops.between, step=step), meet=meet
+    )
     return njit_cached(function, error_model="numpy", nogil=True)
