@@ -2,8 +2,11 @@
 
 With standardised features z, ``K = exp(-|z - z'|^2 / (s m)) + c z.z' / d`` (m the median squared distance, d the number
 of features), the prediction is ``k(z)^T alpha``, ``(K + r I) alpha = y``. The error that point i would have if it were
-left out is ``alpha_i / [(K + r I)^-1]_ii`` (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine
-Learning, Eq. (5.12)); s and r are those of the smallest, for each target.
+left out is ``alpha_i / [(K + r I)^-1]_ii``; s and r are those of the smallest, for each target. The variance of a
+prediction is, up to a factor, ``k(z, z) + r - k(z)^T (K + r I)^-1 k(z)``, of a point that is left out
+``1 / [(K + r I)^-1]_ii``; the factor is measured on the left-out errors, which are so made comparable among points near
+to others and far from them. (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning, 2006,
+Eqs. (2.25), (2.26), (5.12))
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ class KernelRidge:
     ----------
     left_out : ndarray (N, P)
         The error of each point when it is left out: target - prediction.
+    left_out_spread : ndarray (N, P)
+        The square root of the variance of that prediction, up to a factor.
     """
 
     def __init__(
@@ -50,19 +55,21 @@ class KernelRidge:
         best = [(np.inf,)] * y.shape[1]
         for scale in scales:
             values, vectors = np.linalg.eigh(np.exp(-square / (scale * self.unit)) + inner)
+            values = np.maximum(values, 0.0)
             rotated, squares = vectors.T @ y, vectors**2
             for ridge in RIDGES:
-                inverse = 1.0 / (np.maximum(values, 0.0) + ridge)
+                inverse = 1.0 / (values + ridge)
                 alpha = vectors @ (rotated * inverse[:, None])
-                error = alpha / (squares @ inverse)[:, None]
+                precision = squares @ inverse
+                error = alpha / precision[:, None]
                 size = weights @ error**2
                 for c in range(y.shape[1]):
                     if size[c] < best[c][0]:
-                        best[c] = (size[c], scale, alpha[:, c], error[:, c], ridge)
-        self.scales = [each[1] for each in best]
-        self.ridges = [each[4] for each in best]
-        self.alpha = np.stack([each[2] for each in best], axis=1)
-        self.left_out = np.stack([each[3] for each in best], axis=1) * self.target_spread
+                        best[c] = (size[c], scale, ridge, alpha[:, c], error[:, c], precision, values, vectors)
+        _, self.scales, self.ridges, alpha, error, precision, self._values, self._vectors = zip(*best, strict=True)
+        self.alpha = np.stack(alpha, axis=1)
+        self.left_out = np.stack(error, axis=1) * self.target_spread
+        self.left_out_spread = self.target_spread / np.sqrt(np.stack(precision, axis=1))
 
     def standardise(self, features: np.ndarray) -> np.ndarray:
         """Features in units of their spread, clipped."""
@@ -77,6 +84,17 @@ class KernelRidge:
             for scale, alpha in zip(self.scales, self.alpha.T, strict=True)
         ]
         return self.target_mean + self.target_spread * np.stack(columns, axis=1)
+
+    def spread_of(self, features: np.ndarray) -> np.ndarray:
+        """The square root of the variance of predictions (M, P) for features (M, d), up to the factor."""
+        z = self.standardise(features)
+        square, inner = squared_distances(z, self.z), LINEAR * (z @ self.z.T) / self.z.shape[1]
+        own = 1.0 + LINEAR * np.sum(z**2, axis=1) / self.z.shape[1]
+        columns = []
+        for scale, ridge, values, vectors in zip(self.scales, self.ridges, self._values, self._vectors, strict=True):
+            seen = (np.exp(-square / (scale * self.unit)) + inner) @ vectors
+            columns.append(own + ridge - np.sum(seen**2 / (values + ridge), axis=1))
+        return self.target_spread * np.sqrt(np.maximum(np.stack(columns, axis=1), 1e-12))
 
     def strangeness(self, features: np.ndarray, neighbours: int = 5) -> float:
         """The distance of features (d,) to their nearest points, over what 99 % of the points keep to."""

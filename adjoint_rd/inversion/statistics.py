@@ -248,7 +248,9 @@ class _Search:
         size = np.sqrt(np.mean(regression.left_out**2, axis=0))
         predicted = np.log(library.params) - regression.left_out
         near = np.argsort(np.sum(((predicted - x) / size) ** 2, axis=1))[:NEIGHBOURS]
-        errors = _second_moment(regression.left_out[near], np.ones(len(near)))
+        weights = np.zeros(len(known))
+        weights[near] = 1.0
+        errors = self._errors(regression, weights)
         strange = max(regression.strangeness(s) for s in self.seen)
         self._log("global", x, errors, patterns=len(known), strange=strange)
         return x, errors, strange
@@ -275,7 +277,7 @@ class _Search:
                 extra += 1
                 self._log(f"local {n + 1}, left the cloud", x, errors, patterns=len(points))
                 continue
-            errors = _second_moment(regression.left_out, self._weights(points, x, errors))
+            errors = self._errors(regression, self._weights(points, x, errors))
             n += 1
             strange = max(regression.strangeness(s) for s in self.seen)
             self._log(f"local {n}", x, errors, patterns=len(points), strange=strange)
@@ -328,6 +330,12 @@ class _Search:
         index = [self.names.index(name) for name in self.where.model.diffusivities]
         return float(np.exp(max(x[i] + 5.0 * SPREAD * np.sqrt(errors[i, i]) for i in index)))
 
+    def _errors(self, regression: KernelRidge, weights: np.ndarray) -> np.ndarray:
+        """The covariance of a prediction for one pattern: that of left-out points, as far from others as it is."""
+        scores = _second_moment(regression.left_out / regression.left_out_spread, weights)
+        spread = np.sqrt(np.mean(regression.spread_of(self.seen) ** 2, axis=0))
+        return scores * np.outer(spread, spread) + FLOOR**2 * np.eye(len(spread))
+
     def _weights(self, points: np.ndarray, x: np.ndarray, errors: np.ndarray) -> np.ndarray:
         """Of the points, as if drawn from N(x, FOCUS errors) instead of N(x, SPREAD^2 errors)."""
         off = points - x
@@ -377,8 +385,8 @@ class _Search:
 
 
 def _second_moment(errors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of ``e e^T``, with as many degrees of freedom as the weights leave, and a floor."""
+    """Weighted mean of ``e e^T``, with as many degrees of freedom as the weights leave."""
     weights = weights / weights.sum()
     effective = 1.0 / np.sum(weights**2)
     moment = (errors * weights[:, None]).T @ errors
-    return moment * effective / max(effective - 1.0, 1.0) + FLOOR**2 * np.eye(errors.shape[1])
+    return moment * effective / max(effective - 1.0, 1.0)
