@@ -87,7 +87,7 @@ def test_left_out_errors_are_those_of_leaving_out():
             assert fit.left_out_spread[i, c] == pytest.approx(variance**0.5 * fit.target_spread[c], rel=1e-6)
             own = K[i] @ np.linalg.inv(K + fit.ridges[c] * np.eye(40)) @ K[i]
             inside = (K[i, i] + fit.ridges[c] - own) ** 0.5 * fit.target_spread[c]
-            assert fit.spread_of(X[i])[0, c] == pytest.approx(inside, rel=1e-6)
+            assert fit.spread_of(X[i])[0, c] == pytest.approx(inside, rel=1e-4)  # a difference of nearly equals
     assert np.max(np.abs(fit(X)[:, 1] - Y[:, 1])) < 0.05
     assert fit.strangeness(X[3]) < 1.0 < fit.strangeness(np.array([30.0, -30.0, 30.0]))
 
