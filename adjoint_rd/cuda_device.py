@@ -203,8 +203,10 @@ class _Graph:
         self._call(driver.cuStreamBeginCapture, self.stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
         try:
             enqueue()
-        except BaseException:
+        except BaseException as error:
             driver.cuStreamEndCapture(self.stream)
+            if isinstance(error, Exception):  # if it is not the capture's fault, it will come again without it
+                raise _GraphError(_first_line(error)) from error
             raise
         graph = self._call(driver.cuStreamEndCapture, self.stream)
         try:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,19 @@ def test_the_simulated_card_gives_what_the_cpu_gives():
     done = python(str(HERE / "cuda_simulator.py"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "largest relative error" in done.stdout
+
+
+def test_a_refused_graph_is_said_once_and_its_steps_are_launched_one_by_one(monkeypatch):
+    def refuse(stream, enqueue):
+        raise cuda_device._GraphError("cuStreamBeginCapture: not permitted")
+
+    monkeypatch.setattr(cuda_device, "_Graph", refuse)
+    graphs, launched = cuda_device.Graphs(SimpleNamespace(handle=1)), []
+    with pytest.warns(RuntimeWarning, match=r"not permitted.*one by one") as said:
+        for _ in range(4):
+            graphs.launch("three steps", lambda: launched.append(3))
+    assert launched == [3] * 4
+    assert len(said) == 1
 
 
 GEOMETRIES = {  # the boundaries that take most code, and unequal spacings; axis 2 is the columns
