@@ -46,6 +46,8 @@ USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a seco
 FAR = 0.2  # change of a logarithm in the first rungs from which their result is not trusted alone
 CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refused
 DISAGREE = 1e-6  # the probability below which snapshots do not have the same parameters
+MOST_CELLS = 20_000  # more are refined in tiles
+TILE = 64  # cells along each axis, about
 DRIFT_FITS = 3  # with the drift's size from the one before
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
@@ -240,6 +242,7 @@ def _together(data: Any, options: tuple[Any, ...]) -> Inversion:
             f"the snapshots do not have the same parameters: chance makes them differ so much once in "
             f"{1 / max(agreement, 1e-99):.2g} times"
         )
+    jobs[-1].alone = True
     out = jobs[-1].report(mean, cov, max(f.rate for f in found), float(np.mean([f.noise for f in found])))
     if not out.success:
         return out
@@ -250,6 +253,18 @@ def _together(data: Any, options: tuple[Any, ...]) -> Inversion:
         stages=[{"snapshot": n, **stage} for n, f in enumerate(found) for stage in f.stages],
         offset=float("nan") if jobs[-1].offset_unknown else 0.0,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiled:
+    """The fit of an image in tiles."""
+
+    params: dict[str, float]
+    state: np.ndarray
+    log_cov: np.ndarray
+    rate: float
+    noise: float
+    shift: float
 
 
 class _Job:
@@ -525,7 +540,57 @@ class _Job:
         reason = verdict.implausible(begin.params, self.model, self.grid)
         if reason:
             return f"the equation residual leads to {reason}; the image is no steady pattern of {self.model.name}."
-        return self._refine(begin, shift, spectrum)
+        return self._refine_all(begin, shift, spectrum)
+
+    def _refine_all(self, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> Any:
+        """The refinement, in tiles if the image is large."""
+        large = self.grid.size > MOST_CELLS and self.subsample == 1
+        return (self._in_tiles if large else self._refine)(begin, shift, spectrum)
+
+    def _in_tiles(self, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> Any:
+        """Refine tiles of a large image as crops, each by itself, and put their estimates together.
+
+        The factors of a whole image of n^2 cells take n^3 operations. A tile loses the equation on its outermost cells.
+        """
+        state = begin.state.reshape(len(self.model.species), *self.grid.shape)
+        fitted, jobs, found, reason = state.copy(), [], [], ""
+        pieces = [
+            [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(n), max(n // TILE, 1))]
+            for n in self.grid.shape
+        ]
+        for place in product(*pieces):
+            box = (slice(None), *place)
+            data = np.where(self.seen[box], self.values[box] / self.scale, np.nan)
+            if np.isnan(data).mean() > 0.5:
+                continue
+            job = _Job(
+                data, self.model, self.grid.spacing, None, self.noise and self.noise / abs(self.scale), None,
+                self.scale, [self.model.species[c] for c in self.species], "cropped", self.known, self.offset_unknown,
+                1, None, None, alone=False,
+            )  # fmt: skip
+            fit = job._refine(replace(begin, state=state[box].reshape(len(state), -1)), shift, spectrum, loose=False)
+            one = job.refuse(fit) if isinstance(fit, str) else job._finish(fit, spectrum)
+            if one.success:
+                jobs.append(job)
+                found.append(one)
+                fitted[box] = one.state
+            reason = reason or one.message
+        count = int(np.prod([len(each) for each in pieces]))
+        self.log("tiles", tiles=count, fitted=len(found))
+        if len(found) < 0.5 * count:
+            return f"{count - len(found)} of {count} tiles do not fit: {reason}"
+        mean, cov, agreement = constraints.together([job.logs for job in jobs], [job.log_cov for job in jobs])
+        if agreement < DISAGREE:
+            return "its parts do not have the same parameters"
+        values = np.where(jobs[0].on_log, np.exp(mean), mean)
+        params = {**self.known, **dict(zip(self.free, values.tolist(), strict=True))}
+        if len(self.species) == 1:  # on the rim of a tile the hidden species is hardly known
+            part = structure(self.model, self.species[0], self.known)
+            whole = Residual(self.model, self.grid, fitted[part.observed], part, self.known)
+            fitted[part.hidden] = whole.hidden(params)[0].reshape(self.grid.shape)
+        rate = float(np.sqrt(np.mean([one.rate**2 for one in found])))
+        noise = float(np.mean([one.noise for one in found])) * abs(self.scale)
+        return _Tiled(params, fitted.reshape(len(state), -1), cov, rate, noise, shift)
 
     def _best_start(self, problem: Residual, part: Structure) -> StartFit:
         """The residual fit from the first start; from the others too if its result is implausible."""
@@ -598,10 +663,13 @@ class _Job:
         reason = verdict.implausible(params, self.model, self.grid)
         if reason:
             return f"the equations lead to {reason}; the image is no steady pattern of {self.model.name}."
-        return self._refine(StartFit(params, smooth.reshape(len(state), -1), np.nan, 1), 0.0, spectrum)
+        return self._refine_all(StartFit(params, smooth.reshape(len(state), -1), np.nan, 1), 0.0, spectrum)
 
-    def _refine(self, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> Any:
-        """Weak-constraint fits down the ladder of tau, the drift model, the one of highest evidence."""
+    def _refine(self, begin: StartFit, shift: float, spectrum: cleanup.Spectrum, loose: bool = True) -> Any:
+        """Weak-constraint fits down the ladder of tau, the drift model, the one of highest evidence.
+
+        Without `loose` from the start directly, for one that is good.
+        """
         S, cells = len(self.model.species), self.grid.size
         values, seen = np.zeros((S, cells)), np.zeros((S, cells))
         values[list(self.species)] = self.values.reshape(len(self.species), cells)
@@ -615,7 +683,11 @@ class _Job:
         magnitude = verdict.magnitude(self.model, begin.state, params)
         unit = max(magnitude / 0.01, 1e-6)  # the ladder's values are for reactions of about 0.01
         try:
-            fit = self._first_rungs(problem, begin, params, shift, sigma, unit)
+            if loose:
+                fit = self._first_rungs(problem, begin, params, shift, sigma, unit)
+            else:
+                first = weak.start_fit(params, begin.state, offset=shift)
+                fit = problem.fit(first, sigma, LADDER[1] * unit, evidence=False)
         except np.linalg.LinAlgError as error:
             return f"the refinement failed ({error})."
         if fit.chi2 > 3.0:
@@ -753,6 +825,9 @@ class _Job:
             rate = float(np.sqrt(np.mean(self.system.residual(fit.state.ravel(), fit.params) ** 2)))
             params, state, noise, shift = fit.params, fit.state, 0.0, 0.0
             refusal = verdict.unsteady(rate, verdict.magnitude(self.model, state, params))
+        elif isinstance(fit, _Tiled):
+            params, state, log_cov = fit.params, fit.state, fit.log_cov
+            rate, noise, shift, refusal = fit.rate, fit.noise, fit.shift, None
         else:
             fit, _, size = fit
             params, state, noise, shift = fit.params, fit.state, fit.noise, fit.offset

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import adjoint_rd as rd
-from adjoint_rd import models, presets
+from adjoint_rd import inverse, models, presets
 from adjoint_rd.inverse import invert
 from adjoint_rd.inversion import cleanup, constraints, misfit, start, weak
 
@@ -179,6 +179,18 @@ def test_several_snapshots_together_are_better_than_one(worms):
     assert np.max(np.abs(scores(three, params))) < 4.0
     for name in NAMES:
         assert 0.4 < three.stderr[name] / one.stderr[name] < 0.8  # about 1 / sqrt(3)
+
+
+def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
+    monkeypatch.setattr(inverse, "MOST_CELLS", 1000)
+    monkeypatch.setattr(inverse, "TILE", N)
+    params, state = worms
+    whole = np.tile(state, (1, 1, 2))
+    fit = invert(noisy(whole[1], 0.01, 0))
+    assert fit.success, fit.message
+    assert [stage["fitted"] for stage in fit.stages if stage["stage"] == "tiles"] == [2]
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+    assert np.sqrt(np.mean((fit.state - whole) ** 2)) < 0.01
 
 
 def test_snapshots_of_different_parameters_are_refused(worms):
