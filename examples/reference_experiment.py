@@ -48,7 +48,7 @@ class Size:
 
 
 # The small size stops while patterns still grow; its targets are as old, so that the truth has the lowest loss.
-SMALL = Size((64, 64), 4, 2_050, 2_000, 1e-5, 50, 5, 2, 20, (11, 13))
+SMALL = Size((64, 64), 4, 2_050, 2_000, 1e-5, 50, 5, 2, 15, (11, 13))
 FULL = Size((128, 128), 16, 60_000, 10_000, 1e-6, 200, 20, 4, 100, (21, 25))
 
 

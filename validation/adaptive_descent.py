@@ -131,7 +131,7 @@ def descend(problem, method, x0, rates):
     result = optimize.minimize(
         problem, x0, method=rule, learning_rate=100.0 * rates.get(rule, rates["gd"]), stochastic=True,
         judge=problem.judge, judge_every=2, maxiter=ITERATIONS,
-        guards=[guards.Limit("safe"), guards.Multiplier(), guards.Range()] if guarded else None, guard_every=50,
+        guards=[guards.Limit(), guards.Multiplier(), guards.Range()] if guarded else None, guard_every=50,
     )  # fmt: skip
     refused = [trial.reason for trial in result.trials if not trial.accepted]
     return result.x, bool(result.success), len(refused), sum("guard: " in reason for reason in refused)
