@@ -45,56 +45,50 @@ class Waves(NamedTuple):
 def through(arrays, steps, work, plan, share, waves):
     """Take steps 0 .. steps - 1 of a loop on one thread's share, its threads meeting when they have to.
 
-    ``step(arrays, n, work, plan, share)`` is the n-th; it meets the other threads itself if share.threads > 1.
+    ``step(arrays, n, work, plan, share)`` is the n-th; it meets the other threads itself if share.threads > 1. It is
+    called at one place only, because it is large and would be compiled once for each.
     """
     control = flush_subnormals()
+    first = share.first // waves.tiles
+    last = share.last // waves.tiles
+    left = 1 if first > 0 or waves.wraps else 0
+    right = 1 if last < waves.slabs or waves.wraps else 0
     n = 0
     while n < steps:
         depth = min(waves.depth, steps - n)
-        if depth == 1:
-            step(arrays, n, work, plan, share)
-        else:
-            wave(arrays, n, depth, work, plan, share, waves)
-            meet(share.sync, share.threads)
-            between(arrays, n, depth, work, plan, share, waves)
+        width = waves.width if depth > 1 else last - first
+        threads = share.threads if depth == 1 else 1
+        passes = (last - first + depth - 1 + width - 1) // width
+        for front in range(first + width, first + width * (passes + 1) + 1, width):
+            closing = front > first + width * passes  # what the shares left open between them
+            if closing and depth > 1:
+                meet(share.sync, share.threads)
+            for s in range(depth):
+                for across in range(2):  # on the one side of the grid's end and, while closing, on the other
+                    low = 0
+                    high = 0
+                    if not closing:
+                        if across == 0:
+                            low = max(first + left * s, front - width - s)
+                            high = min(last - right * s, front - s)
+                    elif across == 0:
+                        low = max(first - s, 0)
+                        high = first + left * s
+                    elif first == 0:
+                        low = waves.slabs - left * s
+                        high = waves.slabs
+                    if low < high:
+                        step(arrays, n + s, work, plan, part(share, low * waves.tiles, high * waves.tiles, threads))
+        if depth > 1:
             meet(share.sync, share.threads)
         n += depth
     restore_control(control)
 
 
-def wave(arrays, n, depth, work, plan, share, waves):
-    """Steps n .. n + depth - 1 of one share, as far as it does not need other shares' steps."""
-    first = share.first // waves.tiles
-    last = share.last // waves.tiles
-    left = 1 if first > 0 or waves.wraps else 0
-    right = 1 if last < waves.slabs or waves.wraps else 0
-    front = first
-    while front - depth + 1 < last:
-        front += waves.width
-        for s in range(depth):
-            low = max(first + left * s, front - waves.width - s)
-            high = min(last - right * s, front - s)
-            if low < high:
-                step(arrays, n + s, work, plan, part(share, low, high, waves.tiles))
-
-
-def between(arrays, n, depth, work, plan, share, waves):
-    """What `wave` left open between a share and the one before."""
-    first = share.first // waves.tiles
-    if first == 0 and not waves.wraps:
-        return
-    for s in range(1, depth):
-        low = first - s
-        if first == 0:
-            step(arrays, n + s, work, plan, part(share, waves.slabs - s, waves.slabs, waves.tiles))
-            low = 0
-        step(arrays, n + s, work, plan, part(share, low, first + s, waves.tiles))
-
-
 @njit(**INNER)
-def part(share, low, high, tiles):
-    """The share of slabs low .. high - 1, for a thread that does not meet others."""
-    return Share(share.sums, share.field_sums, low * tiles, high * tiles, share.sync, 1, share.rows, share.columns)
+def part(share, first, last, threads):
+    """A share of fewer tiles, whose thread meets `threads` - 1 others."""
+    return Share(share.sums, share.field_sums, first, last, share.sync, threads, share.rows, share.columns)
 
 
 # The n-th step of each loop. `push` and its kin are the scheme's.

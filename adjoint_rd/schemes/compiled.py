@@ -55,8 +55,8 @@ def time_loop(
 def _time_loop(
     name: str, scheme: types.ModuleType, model: Model, geometry: cpu.Geometry, fielded: tuple[int, ...]
 ) -> Any:
-    def bind(function: types.FunctionType, **more: Any) -> Any:
-        bound: dict[str, Any] = dict(more)
+    def bind(function: types.FunctionType) -> Any:
+        bound: dict[str, Any] = {}
         for used in function.__code__.co_names:
             if used in SWEEPS:
                 bound[used] = _sweep_kernel(SWEEPS[used], model, geometry, fielded, scheme.IDENTITY)
@@ -66,8 +66,5 @@ def _time_loop(
                 bound[used] = bind(getattr(scheme, used))
         return njit(build(function, **bound), **cpu.INNER)
 
-    step = bind(loops.LOOPS[name])
-    function = build(
-        loops.through, step=step, wave=bind(loops.wave, step=step), between=bind(loops.between, step=step), meet=meet
-    )
+    function = build(loops.through, step=bind(loops.LOOPS[name]), meet=meet)
     return njit_cached(function, error_model="numpy", nogil=True)
