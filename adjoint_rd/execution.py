@@ -148,6 +148,8 @@ class Executor:
         self._values = S * grid.size
         self._seconds_per_step: dict[str, float] = {}  # of each loop, as measured last
         self._sync = np.zeros(16, np.int64)
+        self._step_by_step = Waves(1, 1, self.tiles, 1, False)
+        self._loops: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._unsummed = Sums(self, np.zeros((0, 0)), self._no_fields, ())
 
     # Buffers
@@ -452,7 +454,9 @@ class Executor:
         return float(values.sum())
 
     def _loop(self, name: str, fielded: tuple[int, ...]) -> Any:
-        return time_loop(name, self.scheme, self.model, self.geometry, fielded)
+        if (name, fielded) not in self._loops:
+            self._loops[name, fielded] = time_loop(name, self.scheme, self.model, self.geometry, fielded)
+        return self._loops[name, fielded]
 
     def _in_chunks(self, loop: str, chunk: Callable[[int, int], None], steps: int, cost: int, progress: Any) -> None:
         done = 0
@@ -499,12 +503,13 @@ class Executor:
 
     def _waves(self, threads: int) -> Waves:
         """How a loop goes through the grid: in waves if a state does not stay in cache from one step to the next."""
+        if self.state_bytes < CACHED_STATE_BYTES or self.scheme.WORK_ARRAYS:  # or if a step is more than one sweep
+            return self._step_by_step
         slabs = {1: self.tiles, 2: self.rows, 3: self.rows // self.plane}[self.grid.ndim]
-        slab_bytes = self.state_bytes / slabs
-        depth = 1
-        if self.scheme.WORK_ARRAYS == 0 and self.state_bytes >= CACHED_STATE_BYTES:  # a step is one sweep
-            depth = max(1, min(WAVE_DEPTH, slabs // threads // 2))
-        width = math.ceil(WAVE_BYTES / slab_bytes)
+        depth = min(WAVE_DEPTH, slabs // threads // 2)
+        if depth < 2:
+            return self._step_by_step
+        width = math.ceil(WAVE_BYTES / self.state_bytes * slabs)
         return Waves(depth, width, slabs, self.tiles // slabs, self.grid.boundary[0] == "periodic")
 
     def _tiles_of_each(self, threads: int) -> list[tuple[int, int]]:
