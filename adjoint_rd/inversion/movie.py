@@ -3,8 +3,8 @@
     clean up     noise level (the corner of every frame's spectrum), low-pass wavenumber
     start        an observer of the hidden species, or regression if all are seen      movie_start
     match        parameters and the free first state, by Gauss-Newton on windows that
-                 grow from a few frames to all: on a short window a poor start is still
-                 in the right valley (C. Pires et al., Tellus 48A (1996) 96)             movie_fit
+                 grow from a few frames to all, as far as the last fit still follows
+                 the frames (C. Pires et al., Tellus 48A (1996) 96)                      movie_fit
     verify       misfit against noise, frame by frame and between neighbours           movie_verdict
 
 Frames of a run of this library want that run's `dt`, `scheme` and grid: then there is no discretisation error at all.
@@ -35,12 +35,13 @@ from .start import structure
 BURN, SPAN = 8, 3  # frames that the observer takes to forget its start; intervals in one residual
 BAND = 1.2  # wavenumber times spacing up to which the observer's residual looks
 FIRST_WINDOW = 6  # frames
-FULL: dict[str, Any] = dict(most=10, products=80, tolerance=0.03)  # `movie_fit.fit` to all frames
+SHORT: dict[str, Any] = dict(most=8, products=40, tolerance=0.1, gain=0.004)  # `movie_fit.fit` to some of the frames
+FULL: dict[str, Any] = dict(most=12, products=60, tolerance=0.05)  # to all
+SETTLE: dict[str, Any] = dict(close=0.2, tolerance=0.01, products=150)  # `movie_fit.settle`
+FOLLOWS = 1.5  # misfit of a frame, over the noise squared, up to which a run follows it
 SPREAD = (0.2, 0.1)  # prior standard deviation of the first state, hidden and observed species, in units of their range
 SMOOTH = 1.5  # wavenumber times spacing where the prior's filter is a half
-VARIANCE_TOLERANCE = 0.01
-CLOSE = 0.2  # of a standard error: converged when no parameter changes by more
-FLOOR = 3e-4  # of the largest value: frames are not trusted to better
+FLOOR = 1e-3  # of the largest value: frames are not trusted to better
 
 
 @dataclass(frozen=True)
@@ -199,25 +200,21 @@ def _match(
         name = f"match {len(window.counts)} frames" + (f", R={R}" if R > 1 else "")
         return lambda fit: log(name, params=window.params(fit.x), chi2=fit.chi2, products=fit.products)
 
-    if R == movie.refine[0]:
-        for length in _lengths(len(movie.counts)):
-            shorter = window.shorter(length)
-            found = movie_fit.fit(shorter, x, xi, most=3, products=25, tolerance=0.1, report=report(shorter))
-            x, xi = found.x, found.xi
+    now = movie_fit.fit_at(window.shorter(2), x, xi)
+    length = min(FIRST_WINDOW, len(movie.counts))
+    while R == movie.refine[0] and length < len(movie.counts):
+        shorter = window.shorter(length)
+        now = movie_fit.fit(shorter, now.x, now.xi, **SHORT, near=now.linear, report=report(shorter))
+        length = _next_length(window, now, length)
 
     def refit(window: Window, fit: MovieFit) -> MovieFit:
         return movie_fit.fit(window, fit.x, fit.xi, **FULL, near=fit.linear, report=report(window))
 
-    fit = movie_fit.fit(window, x, xi, **FULL, report=report(window))
+    fit = refit(window, now)
     step = None
     if movie.dt is None and movie.scheme is None and movie.refine == (1,):
         window, fit, step = movie_steps.choose(window, fit, refit, log)
-    assert fit.linear is not None
-    covariance = fit.linear.covariance(VARIANCE_TOLERANCE, 150)
-    small = CLOSE * np.sqrt(np.diag(covariance))
-    if fit.converged and np.any(np.abs(fit.change) > small):
-        options = {**FULL, "tolerance": 0.01, "small": small}
-        fit = movie_fit.fit(window, fit.x, fit.xi, **options, near=fit.linear, report=report(window))
+    covariance = movie_fit.settle(window, fit, **SETTLE, report=report(window))
     if step is not None and step.open:
         covariance = covariance + np.outer(step.slope, step.slope) * step.deviation**2
     log("standard errors", **dict(zip(movie.free, np.sqrt(np.diag(covariance)).tolist(), strict=True)))
@@ -245,24 +242,30 @@ def _window(movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray
     )  # fmt: skip
 
 
-def _lengths(total: int) -> list[int]:
-    """Frames of the windows before the last: about doubling."""
-    found: list[int] = []
-    while total > 1.5 * FIRST_WINDOW:
-        total = total // 2 + 1
-        found.insert(0, total)
-    return found
+def _next_length(window: Window, now: MovieFit, length: int) -> int:
+    """Frames of the next window: up to where the run of this one still follows the frames, and some more."""
+    least, total = length + max(2, length // 6), len(window.counts)
+    try:
+        m = movie_fit.fit_at(window, now.x, now.xi).misfit
+    except AdjointRDError:
+        return min(least, total)
+    cells = np.maximum(np.count_nonzero(window.weights.reshape(total, -1), axis=1), 1)
+    lost = np.flatnonzero(np.sum(m.reshape(total, -1) ** 2, axis=1) / cells > FOLLOWS)
+    follows = int(lost[0]) if lost.size else total
+    return min(max(least, follows), total)
 
 
-def refused(movie: Movie, reason: str) -> dict[str, Any]:
-    """The result of a failure."""
+def refused(
+    movie: Movie, reason: str, params: Mapping[str, float] | None = None, state: np.ndarray | None = None
+) -> dict[str, Any]:
+    """The result of a failure; with the best that there is, if that is anything."""
     nothing = dict.fromkeys(movie.free, float("nan"))
     return dict(
-        params={**nothing, **movie.known},
+        params={**nothing, **movie.known, **(params or {})},
         stderr=nothing,
         covariance=np.full((len(movie.free),) * 2, np.nan),
         names=movie.free,
-        state=np.full((len(movie.model.species), *movie.grid.shape), np.nan),
+        state=np.full((len(movie.model.species), *movie.grid.shape), np.nan) if state is None else state,
         success=False,
         message=reason[0].upper() + reason[1:],
     )
@@ -276,12 +279,13 @@ def _result(movie: Movie, done: list[Matched], sigma: np.ndarray, measured: np.n
         x = x + (x - done[-2].fit.x) / (q - 1.0)
     floored = bool(np.any(measured < sigma))
     if floored or movie.noise is None:
-        # Below the floor, sigma is a weight and not a noise: its size is that of the misfit.
-        covariance = covariance * (fit.chi2 if floored else max(fit.chi2, 1.0))
-    refusal = movie_verdict.misfit(movie, last, floored) or movie_verdict.not_converged(fit)
+        covariance = covariance * max(fit.chi2, 1.0)
+    params = window.params(x)
+    refusal = movie_verdict.misfit(movie, last, floored)
     if refusal:
         return refused(movie, refusal)
-    params = window.params(x)
+    if not fit.converged:
+        return refused(movie, movie_verdict.NOT_CONVERGED, params, window.first(fit.xi))
     values = np.array([params[name] for name in movie.free])
     relative = np.sqrt(np.diag(covariance))
     rate = window.sim.rate(window.first(fit.xi), params)

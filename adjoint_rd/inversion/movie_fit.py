@@ -39,6 +39,8 @@ from ..sparse import Spectral
 
 MOST_MOVE = 0.5  # of a logarithm in one iteration
 HALVINGS = 6
+RELINEARISE, STEPS = 3, 5  # at most so many Jacobians in `settle`, and steps by each
+FROZEN = 5e-3  # move of a logarithm over which the Jacobian may be kept
 
 
 class Window:
@@ -164,7 +166,8 @@ class Linearised:
     x, xi : ndarray
         The point.
     near : Linearised, optional
-        About a point nearby: its directions precondition this one's solves, as a limited-memory preconditioner (S.
+        About a point nearby: its duals are the first directions here (see `covariance`), and all its directions
+        precondition the solves, as a limited-memory preconditioner (S.
         Gratton, A. Sartenaer, J. Tshimanga, SIAM J. Optim. 21 (2011) 912).
     """
 
@@ -179,6 +182,10 @@ class Linearised:
         self.count = 0
         self.near = (near.directions[: near.count], near.images[: near.count]) if near is not None else None
         self.products = 0
+        self.duals = near.duals if near is not None else None
+        if self.duals is not None:
+            for dual in self.duals:
+                self._extend(dual)
 
     def _observed(self, states: np.ndarray) -> np.ndarray:
         return (self.window.observed(states) * self.window.weights).ravel()
@@ -219,6 +226,17 @@ class Linearised:
         self.directions[self.count], self.images[self.count] = d, image
         self.count += 1
 
+    def _extend(self, d: np.ndarray) -> bool:
+        """Add a direction, made conjugate to all others; False if rounding leaves nothing of it."""
+        for _ in range(2):  # once more for rounding
+            d = d - (self.images[: self.count] @ d) @ self.directions[: self.count]
+        image = self.product(d)
+        length = float(d @ image)
+        if not length > 0.0:
+            return False
+        self._keep(d / np.sqrt(length), image / np.sqrt(length))
+        return True
+
     def solve(
         self, b: np.ndarray, tolerance: float, most: int, done: Callable[[np.ndarray], bool] | None = None
     ) -> np.ndarray:
@@ -234,15 +252,9 @@ class Linearised:
         for _ in range(most):
             if np.linalg.norm(r) <= size:
                 break
-            d = self._preconditioned(r)
-            for _ in range(2):  # once more for rounding
-                d = d - (self.images[: self.count] @ d) @ self.directions[: self.count]
-            image = self.product(d)
-            length = float(d @ image)
-            if not length > 0.0:  # rounding
+            if not self._extend(self._preconditioned(r)):
                 break
-            d, image = d / np.sqrt(length), image / np.sqrt(length)
-            self._keep(d, image)
+            d, image = self.directions[self.count - 1], self.images[self.count - 1]
             a = d @ r
             x = x + a * d
             r = r - a * image
@@ -260,12 +272,14 @@ class Linearised:
     def covariance(self, tolerance: float, most: int) -> np.ndarray:
         """Of x, see the module.
 
-        Conjugate gradients approach it from below; they stop when the last ten products added less than `tolerance` of
-        a variance.
+        Keeps A^-1 B as `duals`. In a space of directions that holds them, a residual r of a later solve adds nothing
+        to the step of x in first order, since ``B^T A^-1 r = duals r = 0``: what is left is the product of two small
+        errors. Conjugate gradients approach the covariance from below; they stop when the last ten products added less
+        than `tolerance` of a variance.
         """
         P = len(self.Q)
         B = np.stack([self.back(row) for row in self.Q])
-        inner = np.eye(P)
+        Z = np.empty_like(B)
         for i in range(P):
             history: list[float] = []
 
@@ -273,7 +287,9 @@ class Linearised:
                 history.append(1.0 + float(B[i] @ z))
                 return len(history) > 10 and history[-1] - history[-11] < tolerance * history[-1]
 
-            inner[:, i] += B @ self.solve(B[i], 1e-5, most, done)
+            Z[i] = self.solve(B[i], 1e-5, most, done)
+        self.duals = Z
+        inner = np.eye(P) + B @ Z.T
         inner = 0.5 * (inner + inner.T)
         inverse = np.linalg.inv(self.R)
         return inverse @ inner @ inverse.T
@@ -292,8 +308,6 @@ class MovieFit:
         In units of the noise.
     chi2 : float
         Mean square of the misfit.
-    change : ndarray
-        The last step of x.
     iterations, products : int
     converged : bool
     linear : Linearised or None
@@ -304,7 +318,6 @@ class MovieFit:
     xi: np.ndarray
     misfit: np.ndarray
     chi2: float
-    change: np.ndarray
     iterations: int = 0
     products: int = 0
     converged: bool = False
@@ -319,7 +332,8 @@ def fit(
     most: int,
     products: int,
     tolerance: float,
-    small: Any = 1e-3,
+    small: float = FROZEN,
+    gain: float = 0.0,
     near: Linearised | None = None,
     report: Callable[[MovieFit], None] | None = None,
 ) -> MovieFit:
@@ -336,8 +350,10 @@ def fit(
         Of conjugate gradients in one iteration.
     tolerance : float
         Of the linear systems.
-    small : float or ndarray
+    small : float
         Converged when no logarithm's Gauss-Newton step is longer.
+    gain : float
+        Stop as well when an iteration lowers the cost by less than this part of it.
     near : Linearised, optional
         To precondition the first iteration; each later one is preconditioned by the one before.
     report : callable, optional
@@ -348,30 +364,92 @@ def fit(
     AdjointRDError
         If the start itself diverges.
     """
-    m = window.misfit(x, xi)
-    now = MovieFit(x, xi, m, float(np.vdot(m, m)) / window.count, np.full(x.size, np.inf), linear=near)
-    cost = window.cost(m, xi)
+    now = fit_at(window, x, xi, near)
     while now.iterations < most and not now.converged:
         now.linear = linear = Linearised(window, now.x, now.xi, now.linear)
         dx, dxi = linear.step(now.misfit, now.xi, tolerance, products)
         now.iterations += 1
         now.products += linear.products
-        now.change = dx
         now.converged = bool(np.all(np.abs(dx) < small))
-        scale = min(1.0, MOST_MOVE / max(float(np.max(np.abs(dx), initial=0.0)), 1e-300))
-        for _ in range(HALVINGS):
-            try:
-                m = window.misfit(now.x + scale * dx, now.xi + scale * dxi)
-                there = window.cost(m, now.xi + scale * dxi)
-            except AdjointRDError:
-                there = np.inf
-            if there < cost:
-                break
-            scale *= 0.4
-        else:
+        cost = window.cost(now.misfit, now.xi)
+        if not _advance(window, now, dx, dxi):
             break
-        now.x, now.xi, now.misfit, cost = now.x + scale * dx, now.xi + scale * dxi, m, there
-        now.chi2 = float(np.vdot(m, m)) / window.count
         if report is not None:
             report(now)
+        if window.cost(now.misfit, now.xi) > (1.0 - gain) * cost:
+            break
     return now
+
+
+def fit_at(window: Window, x: np.ndarray, xi: np.ndarray, near: Linearised | None = None) -> MovieFit:
+    """No iteration yet."""
+    m = window.misfit(x, xi)
+    return MovieFit(x, xi, m, float(np.vdot(m, m)) / window.count, linear=near)
+
+
+def _advance(window: Window, now: MovieFit, dx: np.ndarray, dxi: np.ndarray) -> bool:
+    """Take as much of a step as lowers the cost; False if nothing does."""
+    cost = window.cost(now.misfit, now.xi)
+    scale = min(1.0, MOST_MOVE / max(float(np.max(np.abs(dx), initial=0.0)), 1e-300))
+    for _ in range(HALVINGS):
+        try:
+            there = fit_at(window, now.x + scale * dx, now.xi + scale * dxi)
+        except AdjointRDError:
+            there = None
+        if there is not None and window.cost(there.misfit, there.xi) < cost:
+            now.x, now.xi, now.misfit, now.chi2 = there.x, there.xi, there.misfit, there.chi2
+            return True
+        scale *= 0.4
+    return False
+
+
+def settle(
+    window: Window,
+    now: MovieFit,
+    *,
+    close: float,
+    tolerance: float,
+    products: int,
+    report: Callable[[MovieFit], None] | None = None,
+) -> np.ndarray:
+    """Converge to a part of the standard errors, and return the covariance of x.
+
+    Near the end the Jacobian is kept: the covariance and all further steps share one space of directions.
+
+    Parameters
+    ----------
+    window : Window
+    now : MovieFit
+        Changed in place; `converged` says whether no step of x is longer than `close` standard errors.
+    close : float
+    tolerance : float
+        Of the variances.
+    products : int
+        At most so many for each standard error.
+    report : callable, optional
+        Called after each step.
+    """
+    covariance = np.full((now.x.size,) * 2, np.nan)
+    linear = now.linear if now.converged else None
+    for _ in range(RELINEARISE):
+        if linear is None:
+            linear = now.linear = Linearised(window, now.x, now.xi, now.linear)
+        begin, before = now.x, linear.products
+        covariance = linear.covariance(tolerance, products)
+        deviation = np.sqrt(np.diag(covariance))
+        now.converged = False
+        for _ in range(STEPS):
+            dx, dxi = linear.step(now.misfit, now.xi, 0.1, products)
+            now.converged = bool(np.all(np.abs(dx) < close * deviation))
+            moved = _advance(window, now, dx, dxi)
+            now.iterations += 1
+            now.products += linear.products - before
+            before = linear.products
+            if moved and report is not None:
+                report(now)
+            if now.converged or not moved:
+                break
+        if now.converged and np.max(np.abs(now.x - begin)) < FROZEN:
+            break
+        linear = None
+    return covariance

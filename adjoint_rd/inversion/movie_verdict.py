@@ -11,9 +11,10 @@ import numpy as np
 
 from . import verdict
 
-MOST_CHI2 = 1.1  # of all frames, if the noise was measured or given
+MOST_CHI2 = 1.05  # of all frames, if the noise was measured or given
 MOST_FRAME_CHI2 = 1.3  # of the worst frame
-MOST_CORRELATION = 0.05  # between the misfits of neighbouring cells
+MOST_CORRELATION = 0.02  # between the misfits of neighbouring cells
+NOT_CONVERGED = "matching did not converge (params: where it stopped); give start= nearer to the answer, or fewer frames."
 MOST_LEFT = 0.05  # of the pattern's standard deviation, for frames without noise
 
 
@@ -43,11 +44,6 @@ def implausible(movie: Any, matched: Any) -> str | None:
     return f"matching leads to {reason}; the frames are no movie of {movie.model.name}." if reason else None
 
 
-def not_converged(fit: Any) -> str | None:
-    """Whether Gauss-Newton ran out of iterations."""
-    return None if fit.converged else "matching did not converge; give start= nearer to the answer, or fewer frames."
-
-
 def misfit(movie: Any, matched: Any, floored: bool) -> str | None:
     """Whether the best run leaves more than noise: in all, in one frame, or correlated between neighbours."""
     window, fit = matched.window, matched.fit
@@ -75,7 +71,7 @@ def misfit(movie: Any, matched: Any, floored: bool) -> str | None:
     if correlation > MOST_CORRELATION + 5.0 / np.sqrt(window.count):
         return (
             f"no run of {name} matches the frames: the misfits of neighbouring cells correlate ({correlation:.2f}), so "
-            "something other than noise is left."
+            "something other than white noise is left."
         )
     return None
 
