@@ -14,7 +14,7 @@ from . import verdict
 MOST_CHI2 = 1.05  # of all frames, if the noise was measured or given
 MOST_FRAME_CHI2 = 1.3  # of the worst frame
 MOST_CORRELATION = 0.02  # between the misfits of neighbouring cells
-NOT_CONVERGED = "matching did not converge (params: where it stopped); give start= nearer to the answer, or fewer frames."
+NOT_CONVERGED = "matching did not converge (params: where it stopped); give a nearer start=, or fewer frames."
 MOST_LEFT = 0.05  # of the pattern's standard deviation, for frames without noise
 
 
