@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+MOST_COUNT = 2**53  # beyond it floats skip whole numbers
+
 
 class AdjointRDError(Exception):
     """Base class of everything that this library raises on purpose."""
@@ -87,4 +89,6 @@ def check_count(argument: str, value: Any, least: int = 0) -> int:
         raise InputError(f"{argument}={value!r} must be a whole number >= {least}.") from None
     if number < least:
         raise InputError(f"{argument}={number} must be >= {least}.")
+    if number > MOST_COUNT:
+        raise InputError(f"{argument}, a number of {len(str(number))} digits, is more than any run can take.")
     return number

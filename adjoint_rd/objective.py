@@ -232,7 +232,10 @@ class Objective:
     def _transformed(self, x: np.ndarray) -> dict[str, Any]:
         values = {}
         for name, where in self.blocks.items():
-            value = self.transforms[name].forward(x[where])
+            with np.errstate(over="ignore"):
+                value = self.transforms[name].forward(x[where])
+            if not np.isfinite(value).all():
+                raise DivergenceError(f"x is too large: {name} overflows at {np.max(np.abs(x[where])):g}.")
             shape = self._shapes[name]
             values[name] = value.reshape(shape) if shape else float(value[0])
         return values
@@ -281,8 +284,11 @@ class Objective:
         if anchor is None:
             return value, gradient.copy()
         distance = x - anchor.used
-        value += 0.5 * anchor.weight * float(distance @ distance)
-        return value, anchor.slope * gradient + anchor.weight * (1.0 - anchor.slope) * distance
+        with np.errstate(over="ignore", invalid="ignore"):
+            value += 0.5 * anchor.weight * float(distance @ distance)
+            gradient = anchor.slope * gradient + anchor.weight * (1.0 - anchor.slope) * distance
+        _check_continued(value, gradient)
+        return value, gradient
 
     def _evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         values = self._transformed(x)
@@ -311,9 +317,13 @@ class Objective:
         v = self._check_x(v, "v")
         (_, gradient), anchor = self._at(x, "gradient", self._evaluate)
         if anchor is None:
-            return self._second(x, v, gradient)
+            product = self._second(x, v, gradient)
+            _check_continued(0.0, product)
+            return product
         inner = anchor.slope * self._second(anchor.used, anchor.slope * v, gradient)
-        return inner + anchor.weight * (1.0 - anchor.slope) ** 2 * v
+        product = inner + anchor.weight * (1.0 - anchor.slope) ** 2 * v
+        _check_continued(0.0, product)
+        return product
 
     def _second(self, x: np.ndarray, v: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         values = self._transformed(x)
@@ -330,7 +340,9 @@ class Objective:
         product = self._chain(x, by_name)
         for name, where in self.blocks.items():
             transform = self.transforms[name]
-            product[where] += transform.curvature(x[where]) * v[where] * gradient[where] / transform.slope(x[where])
+            slope = transform.slope(x[where])
+            by_p = np.divide(gradient[where], slope, out=np.zeros_like(x[where]), where=slope != 0.0)  # dJ/dp
+            product[where] += transform.curvature(x[where]) * v[where] * by_p
         return product
 
     def misfit(self, x: Any) -> np.ndarray:
@@ -361,10 +373,13 @@ class Objective:
         if value == 0.0:  # no multiple of a zero misfit has the quadratic's value
             return 1.0, np.zeros(self.size)
         distance = x - anchor.used
-        added = 0.5 * anchor.weight * float(distance @ distance)
-        added_slope = anchor.weight * (1.0 - anchor.slope) * distance
-        s = np.sqrt(1.0 + added / value)
-        return float(s), 0.5 / s * (added_slope / value - added / value**2 * gradient)
+        with np.errstate(over="ignore", invalid="ignore"):
+            added = 0.5 * anchor.weight * float(distance @ distance)
+            added_slope = anchor.weight * (1.0 - anchor.slope) * distance
+            s = np.sqrt(1.0 + added / value)
+            slope = 0.5 / s * (added_slope / value - added / value**2 * gradient)
+        _check_continued(float(s), slope)
+        return float(s), slope
 
     def _misfit(self, x: np.ndarray) -> np.ndarray:
         values = self._transformed(x)
@@ -524,6 +539,12 @@ class Objective:
         self.log.append(Trial(x.copy(), used, str(error)))
         slope = np.where(inside == x, fraction, 0.0)
         return result, _Anchor(used, slope, self._weight or 1.0)
+
+
+def _check_continued(value: float, derivative: np.ndarray) -> None:
+    """Raise a `DivergenceError` if J or its derivative overflows beyond the region of normal trials."""
+    if not (isfinite(value) and np.isfinite(derivative).all()):
+        raise DivergenceError("J or its derivative overflows: x is much too far from where runs are normal.")
 
 
 def _value_of(result: Any) -> float:

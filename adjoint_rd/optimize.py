@@ -747,10 +747,9 @@ class _Loop:
             "best": {"value": state.best.value, "iteration": state.best.iteration},
             "trials": [list(vars(trial).values()) for trial in self.trials[: state.trials]],
         }
-        # A file of an earlier run is no generation of this one.
-        files.write_archive(file, FILE_FORMAT, FILE_VERSION, content, arrays, keep_previous=self.owns_file)
-        if not self.owns_file:
+        if not self.owns_file:  # files of an earlier run are no generations of this one
             files.previous(file).unlink(missing_ok=True)
+        files.write_archive(file, FILE_FORMAT, FILE_VERSION, content, arrays, keep_previous=self.owns_file)
         self.owns_file, self.saved = True, state
 
     def _load(self, file: Path, x0: np.ndarray) -> _State:

@@ -144,7 +144,7 @@ def get(transform: Any, argument: str = "transform") -> Any:
         return _NAMED["none"]
     if isinstance(transform, str):
         return _NAMED[check_choice(argument, transform, _NAMED)]
-    if isinstance(transform, tuple) and len(transform) == 2 and transform[0] == "sigmoid":
+    if isinstance(transform, tuple) and len(transform) == 2 and str(transform[0]) == "sigmoid":
         try:
             scale = as_real(transform[1])
         except (TypeError, OverflowError):

@@ -4,6 +4,7 @@ Grids, simulations, arrays, parameters, losses, objectives, fits and users' mode
 `test_bad_input_files.py`.
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -680,3 +681,17 @@ def test_other_real_numbers_are_converted(dtype):
 def test_no_step_gives_a_copy():
     found = SIM.run(Y0, PARAMS, steps=0)
     assert np.array_equal(found.final, Y0) and not np.shares_memory(found.final, Y0)
+
+
+@pytest.mark.parametrize("x", [[0.0, 710.0], [800.0, 800.0], [1e200, 0.0], [-1e300, 5.0]])
+def test_an_x_far_too_large_never_gives_what_is_not_finite(x):
+    obj = objective()
+    obj.value(obj.pack(F=0.03, k=0.06))
+    for function in (obj.value_and_grad, obj.misfit, obj.misfit_jacobian, lambda x: obj.hessp(x, [1.0, 1.0])):
+        with contextlib.suppress(rd.DivergenceError):
+            found = function(np.array(x))
+            assert all(np.isfinite(part).all() for part in (found if isinstance(found, tuple) else [found]))
+
+
+def test_counts_beyond_any_run_are_refused():
+    refused(r"steps, a number of 31 digits, is more than any run can take", lambda: SIM.run(Y0, PARAMS, steps=10**30))

@@ -41,6 +41,7 @@ from adjoint_rd import files
 warnings.simplefilter("ignore")
 ITERATIONS = 60
 ALLOWED_SECONDS = 0.5
+INTERRUPTED = 5  # the status of a fit that Ctrl-C ended
 METHODS = ("adam", "lbfgs", "bb", "gd", "momentum")
 
 
@@ -122,11 +123,20 @@ def kill(number, rng, folder):
 
 
 def interrupt(number, rng, folder):
-    path = folder / "fit.npz"
+    """Once more, earlier, if the fit was done before the signal came."""
     options = dict(threads=2) if number % 2 else dict(cells=128, steps=40)
     whole, seconds = reference(number, **options)
-    twice = number % 3 == 0
+    for attempt in range(8):
+        path = folder / f"fit{attempt}.npz"
+        row = interrupted(path, number, options, rng.uniform(0.0, seconds * 0.6**attempt), rng.uniform(0.0, 0.05))
+        if row["how"] != "too late":
+            break
+    row["equal"] = finish(path, number, **options) == whole
+    row["ok"] = row.pop("good") and row["equal"] and row["seconds"] <= ALLOWED_SECONDS
+    return row
 
+
+def interrupted(path, number, options, delay, second):
     def run(report):
         report("ready")
         result = fit(path, number, **options)
@@ -134,22 +144,22 @@ def interrupt(number, rng, folder):
 
     process, file = in_a_child(run)
     file.readline()
-    time.sleep(rng.uniform(0.0, seconds))
+    time.sleep(delay)
     sent = time.time()
     os.kill(process, signal.SIGINT)
-    if twice:
-        time.sleep(rng.uniform(0.0, 0.05))
+    if number % 3 == 0:
+        time.sleep(second)
         os.kill(process, signal.SIGINT)
     seen = reports(file)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     took = (seen[-1][1] if seen else time.time()) - sent
-    best = not seen or seen[-1][3] == seen[-1][4]
+    if seen and seen[-1][2] != INTERRUPTED:
+        return dict(good=False, how="too late", seconds=0.0)
     how = {0: "returned", 130: "raised"}.get(code, f"exit {code}")
-    if how == "raised" and not twice and path.exists():
+    if how == "raised" and number % 3 and path.exists():
         how = "raised though there was a point"  # before the first value there is none to give back
-    equal = finish(path, number, **options) == whole
-    good = how in ("returned", "raised") and best and equal and took <= ALLOWED_SECONDS
-    return dict(ok=good, equal=equal, how=how, seconds=took)
+    best = not seen or seen[-1][3] == seen[-1][4]
+    return dict(good=how in ("returned", "raised") and best, how=how, seconds=took)
 
 
 def full(number, rng, folder):

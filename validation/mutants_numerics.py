@@ -7,9 +7,10 @@ schemes   each pass of Euler and RK4 (step, tangent, transpose, second order) le
 losses    each additive term and factor of the derivatives of the losses dropped, negated or inverted
 
 A mutant is killed if a check of `adjoint_rd.validate` fails on one of the set-ups (Euler and RK4, on a grid with
-unequal spacings, Dirichlet and Neumann walls), or, for losses, if value, seed, its tangent and the misfit no longer
-agree with central differences of each other. The models' functions have a script of their own, mutants.py. Runs
-without Numba's JIT. Exits with 1 if a mutant survives, or if the unchanged code fails. --quick: every twelfth mutant.
+unequal spacings, Dirichlet and Neumann walls; Euler on a periodic one), or, for losses, if value, seed, its tangent
+and the misfit no longer agree with central differences of each other. The models' functions have a script of their
+own, mutants.py. Runs without Numba's JIT. Exits with 1 if a mutant survives, or if the unchanged code fails. --quick:
+every twelfth mutant.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from adjoint_rd.schemes import compiled, euler, rk4
 
 STEPS, DT = 3, 0.1
 PARAMS = dict(Du=0.3, Dv=0.2, F=0.3, k=0.5)
+WALLS = rd.Grid((3, 4), spacing=(1.1, 0.9), boundary=("dirichlet", "neumann"), wall=(0.7, 0.2))
+ALL = [("euler", WALLS), ("rk4", WALLS), ("euler", rd.Grid((4, 3), spacing=0.9))]
 CELLS = ("lap", "push_update", "tangent_update", "pull_update", "pull_diffusion", "second_update", "second_diffusion",
          "second_kinetics")  # fmt: skip
 PASSES = {
@@ -119,10 +122,9 @@ def passes(tree):
 # ---------------------------------------------------------------------------------------------------- checks
 
 
-def set_up(scheme):
+def set_up(scheme, grid):
     """A small run, and an objective in which everything is free."""
     rng = np.random.default_rng(0)
-    grid = rd.Grid((3, 4), spacing=(1.1, 0.9), boundary=("dirichlet", "neumann"), wall=(0.7, 0.2))
     sim = rd.Simulation("gray_scott", grid, dt=DT, scheme=scheme, threads=1, stability="off")
     y0 = rng.uniform(0.4, 1.2, sim.state_shape)
     loss = rd.losses.L2(rng.uniform(0.0, 0.5, sim.state_shape))
@@ -130,12 +132,12 @@ def set_up(scheme):
     return sim, y0, obj, obj.pack(**PARAMS)
 
 
-def survives(schemes):
+def survives(set_ups):
     """Whether all checks pass on fresh kernels."""
     compiled._time_loop.cache_clear()
     compiled._sweep_kernel.cache_clear()
-    for scheme in schemes:
-        sim, y0, obj, x = set_up(scheme)
+    for scheme, grid in set_ups:
+        sim, y0, obj, x = set_up(scheme, grid)
         checks = (
             lambda sim=sim, y0=y0: validate.dot_product(sim, y0, PARAMS, steps=STEPS),
             lambda obj=obj, x=x: validate.complex_step(obj, x),
@@ -150,7 +152,7 @@ def survives(schemes):
     return True
 
 
-def with_template(function, tree, schemes):
+def with_template(function, tree, set_ups):
     """`survives` with the changed source of one template."""
     real = specialise._parse
 
@@ -159,7 +161,7 @@ def with_template(function, tree, schemes):
 
     specialise._parse = changed
     try:
-        return survives(schemes)
+        return survives(set_ups)
     finally:
         specialise._parse = real
 
@@ -216,7 +218,7 @@ def cell_mutants():
     for name in CELLS:
         function = getattr(cells, name)
         for what, tree in variants(function, terms):
-            yield f"cells.{name}: {what}", lambda f=function, tree=tree: with_template(f, tree, ("euler", "rk4"))
+            yield f"cells.{name}: {what}", lambda f=function, tree=tree: with_template(f, tree, ALL)
 
 
 def scheme_mutants():
@@ -224,7 +226,7 @@ def scheme_mutants():
         for name in names:
             function = getattr(module, name)
             for what, tree in variants(function, passes):
-                yield f"{scheme}.{name}: {what}", lambda f=function, t=tree, s=scheme: with_template(f, t, (s,))
+                yield f"{scheme}.{name}: {what}", lambda f=function, t=tree, s=scheme: with_template(f, t, [(s, WALLS)])
 
 
 def loss_mutants():
@@ -250,8 +252,8 @@ def with_method(owner, name, tree):
 
 
 PARTS = {
-    "cells": (cell_mutants, lambda: survives(("euler", "rk4"))),
-    "schemes": (scheme_mutants, lambda: survives(("euler", "rk4"))),
+    "cells": (cell_mutants, lambda: survives(ALL)),
+    "schemes": (scheme_mutants, lambda: survives(ALL)),
     "losses": (loss_mutants, losses_agree),
 }
 
