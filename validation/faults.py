@@ -343,8 +343,8 @@ def main():
     parser.add_argument("--log", type=Path, metavar="FILE", help="JSON lines; trials in it are not repeated")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after so many")
     options = parser.parse_args()
-    obj, x0 = objective()  # kernels are compiled (or read from the disk) before any child is made
-    obj.value_and_grad(x0)
+    obj, x0 = objective()  # imports are done and kernels compiled (or read from the disk) before any child is made:
+    rd.minimize(obj, x0, maxiter=1)  # extension modules turn a Ctrl-C while they are imported into an ImportError
     before, rows, began = done_before(options.log), [], time.monotonic()
     for part in options.parts.split(","):
         for number in range(options.trials):
