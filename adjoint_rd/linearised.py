@@ -46,38 +46,38 @@ class LinearisedRun:
         self._fielded = executor.fielded(self.params)
         self._plan = executor.plan(self.params, self._fielded, None, sim.wall)
         gaps = [last - first for first, last in pairwise(self.marks)]
-        size = int(np.prod(executor.flat_shape)) * sim.dtype.itemsize
+        size = int(np.prod(executor.padded_shape)) * sim.dtype.itemsize
         self._all = (self.marks[-1] + 1) * size <= KEEP_BYTES
         longest = self.marks[-1] if self._all else max(gaps, default=0)
-        self._states = np.empty((longest + 1, *executor.flat_shape), sim.dtype)
-        self._first = sim.check_state(y0).reshape(executor.flat_shape)
+        self._states = np.zeros((longest + 1, *executor.padded_shape), sim.dtype)
+        self._first = sim.check_state(y0)
         with executor.lock:
             if self._all:
-                self._states[0] = self._first
+                executor.copy(self._states[0], self._first)
                 executor.record(self._states, self._plan, self._fielded, self.marks[-1])
-                self._at_marks = self._states[self.marks]
+                self._at_marks = np.stack([executor.look(self._states[mark]) for mark in self.marks])
             else:
                 run = sim.run(y0, self.params, steps=self.marks[-1], save_every=int(np.gcd.reduce(gaps)))
                 places = np.searchsorted(run.steps, self.marks)
-                self._at_marks = run.states[places].reshape(len(self.marks), *executor.flat_shape)
+                self._at_marks = run.states[places]
 
     def states(self) -> np.ndarray:
         """The states at the marks, (M, S, *shape)."""
-        return self._at_marks.reshape(len(self.marks), *self.sim.state_shape)
+        return self._at_marks
 
     def forth(self, direction: Mapping[str, float] | None = None, initial: Any = None) -> np.ndarray:
         """The tangents of the states at the marks, (M, S, *shape)."""
         executor = self.sim.executor
         plan = executor.plan(self.params, self._fielded, direction or {}, self.sim.wall)
-        found = np.empty((len(self.marks), *executor.flat_shape), self.sim.dtype)
+        found = np.empty((len(self.marks), *self.sim.state_shape), self.sim.dtype)
         with executor.lock:
             state = executor.pair("state", self._first)
             tangent = executor.pair("tangent", None if initial is None else self.sim.check_state(initial, "initial"))
-            found[0] = tangent.current
+            found[0] = executor.look(tangent.current)
             for n, (first, last) in enumerate(pairwise(self.marks), start=1):
                 executor.advance_tangent(state, tangent, plan, self._fielded, last - first)
-                found[n] = tangent.current
-        return found.reshape(len(self.marks), *self.sim.state_shape)
+                found[n] = executor.look(tangent.current)
+        return found
 
     def back(self, cotangents: np.ndarray, species: Any = slice(None), cells: tuple[Any, ...] = ()) -> np.ndarray:
         """The cotangent of y0, (S, *shape).
@@ -90,16 +90,17 @@ class LinearisedRun:
         executor = self.sim.executor
         with executor.lock:
             adjoint = executor.pair("adjoint", None)
-            sums = executor.sums(self._fielded)
+            sums, seed = executor.sums(self._fielded), np.zeros(self.sim.state_shape, self.sim.dtype)
             for n in range(len(self.marks) - 1, -1, -1):
-                seen = adjoint.current.reshape(self.sim.state_shape)  # a view
-                seen[(species, *cells)] += cotangents[n]
+                seed.fill(0.0)
+                seed[(species, *cells)] = cotangents[n]
+                executor.add(adjoint.current, seed)
                 if n == 0:
                     break
                 first, last = self.marks[n - 1], self.marks[n]
                 if not self._all:
-                    self._states[0] = self._at_marks[n - 1]
+                    executor.copy(self._states[0], self._at_marks[n - 1])
                     executor.record(self._states, self._plan, self._fielded, last - first)
                     first, last = 0, last - first
                 executor.reverse(self._states, adjoint, self._plan, sums, first, last)
-            return adjoint.current.reshape(self.sim.state_shape).copy()
+            return np.array(executor.look(adjoint.current))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import adjoint_rd as rd
-from adjoint_rd import models, presets
+from adjoint_rd import linearised, models, presets
 from adjoint_rd.inversion import movie_fit, start
 from adjoint_rd.inversion.movie_start import Observer
 
@@ -96,7 +96,7 @@ def test_the_products_are_transposes_and_derivatives(window):
     x, xi = np.log([params[name] for name in NAMES]), 0.1 * rng.standard_normal(2 * N * N)
     linear = movie_fit.Linearised(w, x, xi)
     t, m = rng.standard_normal(xi.size), rng.standard_normal(w.data.size)
-    assert float(linear.forth(t) @ m) == pytest.approx(float(t @ linear.back(m)), rel=1e-4)
+    assert float(linear.forth(t) @ m) == pytest.approx(float(t @ linear.back(m)), rel=1e-10)
     h = 1e-4
     slope = (w.misfit(x, xi + h * t) - w.misfit(x, xi - h * t)).ravel() / (2 * h)
     np.testing.assert_allclose(linear.forth(t), slope, atol=1e-4 * np.abs(slope).max())
@@ -115,7 +115,7 @@ def test_the_covariance_is_the_inverse_of_the_schur_complement():
     linear = movie_fit.Linearised(w, x, xi)
     J = np.concatenate([linear.Q.T @ linear.R, np.stack([linear.forth(e) for e in np.eye(72)], axis=1)], axis=1)
     dense = np.linalg.inv(J.T @ J + np.diag([0.0] * 4 + [1.0] * 72))[:4, :4]
-    np.testing.assert_allclose(linear.covariance(1e-12, 200), dense, rtol=1e-3, atol=1e-3 * np.abs(dense).max())
+    np.testing.assert_allclose(linear.covariance(1e-12, 200), dense, rtol=1e-5, atol=1e-6 * np.abs(dense).max())
 
 
 @pytest.mark.parametrize(
@@ -149,3 +149,22 @@ def test_the_time_step_of_the_frames_is_found(gamma, scheme, dt):
     assert fit.success, fit.message
     assert ("Explicit Euler with dt 1;" in fit.message) == (scheme == "euler")
     assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
+@pytest.mark.parametrize("keep", [0, 2**28])
+@pytest.mark.parametrize("shape", [(12, 10), (128, 128)])  # the latter's buffers are padded
+def test_a_linearised_run_has_the_tangents_and_the_gradient_of_the_simulation(shape, keep, monkeypatch):
+    monkeypatch.setattr(linearised, "KEEP_BYTES", keep)
+    rng = np.random.default_rng(6)
+    sim = rd.Simulation("gray_scott", rd.Grid(shape), dt=1.0, threads=1)
+    params, marks = dict(Du=0.16, Dv=0.08, F=0.03, k=0.06), [0, 4, 7]
+    y0, t = (0.3 * rng.random((2, *shape)) for _ in range(2))
+    run = linearised.LinearisedRun(sim, y0, params, marks)
+    expected = sim.tangents_at(y0, params, marks, direction={"F": 1.0}, initial=t)
+    np.testing.assert_array_equal(run.forth({"F": 1.0}, t), [each.tangent for each in expected])
+    seeds = rng.standard_normal((3, 1, *shape))
+    losses = {}
+    for mark, seed in zip(marks, seeds, strict=True):
+        losses[mark] = rd.losses.Linear(np.concatenate([0.0 * seed, seed]))
+    gradient = sim.gradient(y0, params, rd.losses.Trajectory(losses), steps=7)
+    np.testing.assert_allclose(run.back(seeds, [1]), gradient.initial, rtol=0, atol=1e-14)

@@ -97,7 +97,7 @@ class Window:
         self.model, self.grid, self.interval, self.data = model, grid, float(interval), data
         self.counts = [int(count) for count in counts]
         self._run_by(steps, scheme)
-        self.weights = np.broadcast_to(np.asarray(weights, dtype=np.float32), data.shape)
+        self.weights = np.broadcast_to(np.asarray(weights, dtype=np.float64), data.shape)
         self.species, self.free, self.fixed = species, free, dict(fixed)
         self.background = background
         self.every = (slice(None, None, every),) * grid.ndim
@@ -128,7 +128,6 @@ class Window:
         self.steps = steps
         self.marks = [steps * count for count in self.counts]
         self.sim = Simulation(self.model, self.grid, **options)
-        self.sim_for_products = Simulation(self.model, self.grid, dtype="float32", **options)
 
     def params(self, x: np.ndarray) -> dict[str, float]:
         """All parameters at x."""
@@ -158,7 +157,9 @@ class Window:
 
 
 class Linearised:
-    """A window's run linearised about one point: products with J_xi and J_x, and solves, in float32.
+    """A window's run linearised about one point: products with J_xi and J_x, and solves.
+
+    In float64: where patterns are chaotic, directions grow a thousandfold over the window, and float32 loses conjugacy.
 
     Parameters
     ----------
@@ -173,12 +174,12 @@ class Linearised:
 
     def __init__(self, window: Window, x: np.ndarray, xi: np.ndarray, near: Linearised | None = None):
         self.window, self.p = window, window.params(x)
-        self.run = LinearisedRun(window.sim_for_products, window.first(xi), self.p, window.marks)
+        self.run = LinearisedRun(window.sim, window.first(xi), self.p, window.marks)
         columns = [self._observed(self.run.forth({name: self.p[name]})) for name in window.free]
-        Q, self.R = np.linalg.qr(np.stack(columns, axis=1).astype(np.float64))
-        self.Q = np.ascontiguousarray(Q.T, dtype=np.float32)
-        self.directions = np.empty((0, xi.size), np.float32)
-        self.images = np.empty((0, xi.size), np.float32)  # of the directions under the matrix
+        Q, self.R = np.linalg.qr(np.stack(columns, axis=1))
+        self.Q = np.ascontiguousarray(Q.T)
+        self.directions = np.empty((0, xi.size), np.float64)
+        self.images = np.empty((0, xi.size), np.float64)  # of the directions under the matrix
         self.count = 0
         self.near = (near.directions[: near.count], near.images[: near.count]) if near is not None else None
         self.products = 0
@@ -220,7 +221,7 @@ class Linearised:
     def _keep(self, d: np.ndarray, image: np.ndarray) -> None:
         if self.count == len(self.directions):
             room = max(32, self.count)
-            empty = np.empty((room, d.size), np.float32)
+            empty = np.empty((room, d.size), np.float64)
             self.directions = np.concatenate([self.directions, empty])
             self.images = np.concatenate([self.images, empty])
         self.directions[self.count], self.images[self.count] = d, image
@@ -244,7 +245,7 @@ class Linearised:
 
         Stops at a residual of `tolerance` |b|, after `most` products, or when ``done(x)``.
         """
-        b = np.asarray(b, dtype=np.float32)
+        b = np.asarray(b, dtype=np.float64)
         along = self.directions[: self.count] @ b
         x = along @ self.directions[: self.count]
         r = b - along @ self.images[: self.count]
@@ -264,10 +265,10 @@ class Linearised:
 
     def step(self, m: np.ndarray, xi: np.ndarray, tolerance: float, most: int) -> tuple[np.ndarray, np.ndarray]:
         """The Gauss-Newton step (dx, dxi)."""
-        m = m.ravel().astype(np.float32)
+        m = m.ravel()
         dxi = self.solve(-(xi + self.back(self.projected(m))), tolerance, most)
-        dx = -np.linalg.solve(self.R, (self.Q @ (m + self.forth(dxi))).astype(np.float64))
-        return dx, dxi.astype(np.float64)
+        dx = -np.linalg.solve(self.R, self.Q @ (m + self.forth(dxi)))
+        return dx, dxi
 
     def covariance(self, tolerance: float, most: int) -> np.ndarray:
         """Of x, see the module.

@@ -103,14 +103,13 @@ def time_step(window: Window, fit: MovieFit, linear: Linearised, euler: Window) 
     half = euler.with_steps(2 * euler.steps, "euler")
     # The misfits hold the same data.
     c = (euler.misfit(fit.x, fit.xi) - half.misfit(fit.x, fit.xi)).ravel() / (dt - half.sim.dt)
-    c = c.astype(np.float32)
     seen = linear.projected(c)
     b = linear.back(seen)
     z = linear.solve(b, 0.02, 80)
-    m = fit.misfit.ravel().astype(np.float32)
+    m = fit.misfit.ravel()
     S = float(np.vdot(seen, seen)) - float(b @ z)
     g = float(seen @ m) - float(z @ (fit.xi + linear.back(linear.projected(m))))
-    slope = -np.linalg.solve(linear.R, (linear.Q @ (c - linear.forth(z))).astype(np.float64))
+    slope = -np.linalg.solve(linear.R, linear.Q @ (c - linear.forth(z)))
     base = dt if window.sim.scheme_name == "euler" else 0.0
     return TimeStep(base - g / S, float(1.0 / np.sqrt(S)), slope)
 
