@@ -2,10 +2,11 @@
 
     python tests/cuda_simulator.py [--all]
 
-Every model in every dimension, with boundaries, schemes, fields and unequal spacings by turns; with --all each of them
-with every boundary and scheme, and with blocks as they are on a card (some minutes). The simulator runs each thread of
-a launch in Python, so otherwise blocks are made small, which also gives several of them, and the grids are tiny. It is
-a script because Numba reads its settings once, when it is imported: `test_cuda.py` runs it.
+Every model in one and two dimensions, two of them in three, with boundaries, schemes, fields and unequal spacings by
+turns; with --all every model in every dimension with every boundary and scheme, and with blocks as they are on a card
+(some minutes). The simulator runs each thread of a launch in Python, so otherwise blocks are made small, which also
+gives several of them, and the grids are tiny. It is a script because Numba reads its settings once, when it is
+imported: `test_cuda.py` runs it.
 
 Before that comes the control: a kernel with one sign wrong must be noticed.
 """
@@ -144,7 +145,7 @@ def graph_errors():
     cpu, card = (setups.simulation(case, backend=backend) for backend in ("cpu", "cuda"))
     card.executor.graphs.usable = True
     found = {}
-    for n, steps in enumerate((2, 2, 2, 5, 2, 2)):
+    for n, steps in enumerate((2, 2, 2, 4, 2)):
         other = setups.redraw(case, n)
         dparams, t = setups.directions(other, n)
         loss = rd.losses.L2(other.target * (1 + n))
@@ -165,7 +166,7 @@ def graph_errors():
             )
             for part, (one, other_one) in enumerate(zip(got, want, strict=True)):
                 found[f"{name} {n}, part {part}"] = ref.relative_error(np.asarray(one), np.asarray(other_one))
-    if RecordedGraph.made < 8:
+    if RecordedGraph.made < 6:
         found[f"only {RecordedGraph.made} graphs were made"] = np.inf
     return found
 
@@ -222,6 +223,8 @@ def main(everything):
     for number, (model, (dim, shape)) in enumerate(product(setups.MODELS, SHAPES.items())):
         kinetics = ref.MODELS[model].kinetics
         chosen = [(BOUNDARIES[(number + dim) % 4], "rk4" if dim == 1 else "euler")]
+        if dim == 3 and model not in ("gray_scott", "oregonator"):
+            chosen = []
         for n, (boundary, scheme) in enumerate(product(BOUNDARIES, SCHEMES) if everything else chosen):
             which = number + n
             fields = (), kinetics[::2], kinetics
