@@ -47,8 +47,23 @@ def pattern(params, size, seed, kind):
     return v if v.std() > 0.02 and found.rate < 3e-4 else None
 
 
-def truths(size, count):
-    """[(label, params, v)]: the reference experiment first, with its square start and with a random one."""
+def truths(size, count, kept):
+    """[(label, params, v)]: the reference experiment first, from its square and from a random start; kept in a file."""
+    if kept.exists():
+        with np.load(kept) as stored:
+            found = [
+                (str(label), dict(zip(NAMES, p.tolist(), strict=True)), v)
+                for label, p, v in zip(stored["labels"], stored["params"], stored["patterns"], strict=True)
+            ]
+        if len(found) >= count:
+            return found[:count]
+    found = draw(size, count)
+    labels, params, patterns = zip(*found, strict=True)
+    np.savez(kept, labels=np.array(labels), params=[[p[n] for n in NAMES] for p in params], patterns=np.array(patterns))
+    return found
+
+
+def draw(size, count):
     found = []
     for kind in ("square", "random"):
         v, seed = None, 100
@@ -115,7 +130,7 @@ def main():
     if out.exists():
         done = {(row["label"], row["set"]): row for row in map(json.loads, out.read_text().splitlines())}
     for size, count in (map(int, each.split(":")) for each in options.cases):
-        for label, params, v in truths(size, count):
+        for label, params, v in truths(size, count, out.with_suffix(f".{size}.npz")):
             for name in options.sets:
                 if (label, name) in done or time.perf_counter() - begin > options.seconds:
                     continue
