@@ -36,7 +36,7 @@ BURN, SPAN = 8, 3  # frames that the observer takes to forget its start; interva
 BAND = 1.2  # wavenumber times spacing up to which the observer's residual looks
 FIRST_WINDOW = 6  # frames
 SHORT: dict[str, Any] = dict(most=8, products=40, tolerance=0.1, gain=0.004)  # `movie_fit.fit` to some of the frames
-FULL: dict[str, Any] = dict(most=12, products=60, tolerance=0.05)  # to all
+FULL: dict[str, Any] = dict(most=12, products=80, tolerance=0.01)  # to all
 SETTLE: dict[str, Any] = dict(close=0.2, tolerance=0.01, products=150)  # `movie_fit.settle`
 FOLLOWS = 1.5  # misfit of a frame, over the noise squared, up to which a run follows it
 SPREAD = (0.2, 0.1)  # prior standard deviation of the first state, hidden and observed species, in units of their range

@@ -440,7 +440,7 @@ def settle(
         deviation = np.sqrt(np.diag(covariance))
         now.converged = False
         for _ in range(STEPS):
-            dx, dxi = linear.step(now.misfit, now.xi, 0.1, products)
+            dx, dxi = linear.step(now.misfit, now.xi, 0.03, products)
             now.converged = bool(np.all(np.abs(dx) < close * deviation))
             moved = _advance(window, now, dx, dxi)
             now.iterations += 1

@@ -102,6 +102,7 @@ class Observer:
         self.spectral = Spectral(grid)
         self.filter = None if not np.isfinite(band) else (-self.spectral.lam <= band**2).astype(np.float64)
         self.first = Residual(model, grid, smooth[0], part, known)
+        self._most_steps = 0  # an interval; set by the first evaluation
 
     def _seen(self, a: np.ndarray) -> np.ndarray:
         """(windows, cells), low-passed, as a vector."""
@@ -183,6 +184,11 @@ class Observer:
         params = dict(self.known)
         params.update(zip(part.inner, np.exp(log_inner).tolist(), strict=True))
         params.update(dict.fromkeys(part.outer, 0.0))
+        longest = float(np.max(np.diff(self.times)))
+        steps = self._substeps(params, longest, self.frames[0])
+        self._most_steps = self._most_steps or max(100, 8 * steps)
+        if steps > self._most_steps:  # far from any pattern on this grid, and endless
+            return np.full(1, np.inf), np.zeros((1, len(part.inner))), params
         total = self.integrals(params)
         D_o = model.diffusivities[part.observed]
 
