@@ -19,21 +19,7 @@ PARAMS = ["--param", "Du=0.16", "--param", "Dv=0.08", "--param", "F=0.035", "--p
 SMALL = [*PARAMS, "--shape", "16", "12"]
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command line; (exit code, standard output, standard error)."""
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return run
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.fixture

@@ -8,25 +8,13 @@ import pytest
 from PIL import Image
 
 import adjoint_rd as rd
-from adjoint_rd import cli, landscape, named_losses
+from adjoint_rd import landscape, named_losses
 
 PARAMS = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06)
 WORDS = [word for name, value in PARAMS.items() for word in ("--param", f"{name}={value}")]
 SMALL = ["landscape", *WORDS, "--shape", 24, 24, "--steps", 30, "--progress", "off"]
 
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return run
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_a_map_is_that_of_the_library(call):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import adjoint_rd as rd
-from adjoint_rd import cli, inverse, io, models
+from adjoint_rd import inverse, io, models
 from adjoint_rd.commands import snapshot
 from adjoint_rd.inversion import slices
 
@@ -18,20 +18,7 @@ SETUP = [word for name, value in TRUTH.items() for word in ("--param", f"{name}=
 RNG = np.random.default_rng(3)
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command line; (exit code, standard output, standard error)."""
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return run
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,18 @@ def setup_arguments(parser: argparse.ArgumentParser, shape: tuple[int, ...]) -> 
     parser.set_defaults(default_shape=shape)
 
 
+def target_arguments(parser: argparse.ArgumentParser, absent: str = "") -> None:
+    """Add --target and --target-param; `absent` says what is the target without them."""
+    parser.add_argument("--target", metavar="FILE", help="the last frame of this file is the target")
+    parser.add_argument(
+        "--target-param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"the target is a run with these parameters changed{absent}",
+    )
+
+
 def named_values(given: Sequence[str], option: str) -> dict[str, Any]:
     """``["F=0.03", ...]`` as {"F": 0.03}; whole numbers stay whole, and lists are written 0,1."""
     found: dict[str, Any] = {}

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from ..errors import InputError
-from .arguments import add_command, named_values, setup_arguments
+from .arguments import add_command, named_values, setup_arguments, target_arguments
 from .output import OK, progress_bar, say_written
 from .setup import Setup, last_frame, species_indices, target_state
 
@@ -30,14 +30,7 @@ def register(commands: Any) -> None:
     parser = add_command(commands, "gradient", "dL/dp by the adjoint", DESCRIPTION, EXAMPLES, run)
     parser.add_argument("--steps", type=int, default=500, metavar="N", help="default 500")
     parser.add_argument("--window", type=int, metavar="N", help="go back through the last so many steps only")
-    parser.add_argument("--target", metavar="FILE", help="the last frame of this file is the target")
-    parser.add_argument(
-        "--target-param",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="the target is a run with these parameters changed",
-    )
+    target_arguments(parser)
     parser.add_argument("--species", nargs="+", metavar="NAME", help="the species that L compares (default all)")
     parser.add_argument("--out", metavar="DIR", help="folder for gradient.json, .npz and .png (default: print only)")
     setup_arguments(parser, (128, 128))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .arguments import add_command, named_values, setup_arguments
+from .arguments import add_command, named_values, setup_arguments, target_arguments
 from .output import OK, progress_bar, say_interrupted, say_written
 from .setup import Setup, last_frame, target_state
 
@@ -46,14 +46,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--steps", type=int, default=2000, metavar="N", help="default 2000")
     parser.add_argument("--window", type=int, metavar="N", help="gradients of the last so many steps only")
     parser.add_argument("--no-gradients", action="store_true", help="values only: a third of the time")
-    parser.add_argument("--target", metavar="FILE", help="the last frame of this file is the target")
-    parser.add_argument(
-        "--target-param",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="the target is a run with these parameters changed (default: with those of the preset or --param)",
-    )
+    target_arguments(parser, absent=" (default: with those of the preset or --param)")
     parser.add_argument("--starts", type=int, default=1, metavar="N", help="initial states to average over (default 1)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="grid points at a time (default 1)")
     parser.add_argument("--animation", default=".gif", metavar=".gif|.mp4", help="of three axes (default .gif)")
