@@ -1,6 +1,6 @@
 """Parameters from statistics only: random truths and the reference experiment, beside its failure.
 
-    python validation/statistics_suite.py [--cases 64:20 128:6] [--seed 20261125] [--seconds 220] [--out statistics.jsonl]
+    python validation/statistics_suite.py [--cases 64:20 128:6] [--seed 20261125] [--seconds 220] [--out FILE]
 
 A case is a truth from the region of the library, but not in it, its pattern from a random initial state of its own,
 run in float64 to max |y_t| = 5e-5, and what `rd.invert_statistics` makes of it. Cases are appended to --out, one line
