@@ -9,7 +9,8 @@ fits      Fits by `adjoint_rd.minimize` (all methods in turn, checkpoint files, 
 long run  A run of so many steps in one call, and the same in a hundred pieces with each piece saved to disk and loaded:
           equal to the last bit, no NaN, memory flat.
 
-Prints a line a minute and exits with 1 if a figure is missed.
+Prints a line a minute, the memory at the start (after the first 60 fits) and at the end, PASSED or FAILED for each
+part, and exits with 1 if a figure is missed.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from adjoint_rd.optimize import METHODS
 
 PARAMS = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
 MOST_MB_PER_HOUR = 1.0
+MOST_GROWTH_MB = 5.0  # of the long run
 PIECES = 100
 
 
@@ -64,7 +66,7 @@ def one_round(number, folder):
 
 
 def fits(minutes):
-    """(measured MB per hour, its standard error, rounds, whether files and threads stayed as many)."""
+    """MB per hour, its standard error, rounds, MB at the start and the end, whether files and threads stayed as many."""
     with tempfile.TemporaryDirectory() as name:
         folder, began, said, times, sizes, number = Path(name), time.monotonic(), 0.0, [], [], 0
         while number < 60 or time.monotonic() - began < 60.0 * minutes:
@@ -84,11 +86,11 @@ def fits(minutes):
     (slope, _), residual, *_ = np.linalg.lstsq(design, m, rcond=None)
     scatter = float(residual[0]) / max(len(t) - 2, 1) if residual.size else 0.0
     error = np.sqrt(scatter / float(np.sum((t - t.mean()) ** 2)))
-    return float(slope), float(error), number, kept
+    return float(slope), float(error), number, (sizes[59], sizes[-1]), kept
 
 
 def long_run(steps):
-    """(whether one call and pieces through files agree, MB that it grew by, seconds)."""
+    """(whether one call and pieces through files agree, MB at the start and the end, seconds)."""
     sim = rd.Simulation("gray_scott", rd.Grid((32, 32)), dt=1.0)
     y0 = sim.initial_state("square", rng=0)
     sim.run(y0, PARAMS, steps=1000)
@@ -101,7 +103,7 @@ def long_run(steps):
             sim.run(state, PARAMS, steps=int(last - first)).save(path)
             state = rd.load(path).final
     equal = bool(np.isfinite(whole).all()) and np.array_equal(whole, state)
-    return equal, resident_mb() - before, time.perf_counter() - began
+    return equal, (before, resident_mb()), time.perf_counter() - began
 
 
 def main():
@@ -110,19 +112,25 @@ def main():
     parser.add_argument("--steps", type=int, default=1_000_000, help="of the long run (default 1000000)")
     options = parser.parse_args()
     warnings.simplefilter("ignore", rd.StabilityWarning)
-    equal, grown, seconds = long_run(options.steps)
-    same = "equal" if equal else "NOT EQUAL"
+    equal, (start, end), seconds = long_run(options.steps)
+    long_good = equal and end - start < MOST_GROWTH_MB
     print(
-        f"long run: {options.steps} steps, {same} in one call and in {PIECES} saved pieces; memory {grown:+.1f} MB; "
-        f"{seconds:.0f} s"
+        f"long run: {options.steps} steps, {'equal' if equal else 'NOT EQUAL'} in one call and in {PIECES} saved pieces; "
+        f"memory {start:.1f} MB at the start, {end:.1f} MB at the end; {seconds:.0f} s: {verdict(long_good)}",
+        flush=True,
     )
-    slope, error, rounds, kept = fits(options.minutes)
-    flat = slope <= MOST_MB_PER_HOUR + 3.0 * error
+    slope, error, rounds, (start, end), kept = fits(options.minutes)
+    fits_good = kept and slope <= MOST_MB_PER_HOUR + 3.0 * error
     print(
-        f"fits: {rounds} in {options.minutes:g} min; memory {slope:+.2f} +- {error:.2f} MB an hour in the second half; "
-        f"files and threads {'as many as before' if kept else 'MORE THAN BEFORE'}"
+        f"fits: {rounds} in {options.minutes:g} min; memory {start:.1f} MB after 60 fits, {end:.1f} MB at the end, "
+        f"{slope:+.2f} +- {error:.2f} MB an hour in the second half; "
+        f"files and threads {'as many as before' if kept else 'MORE THAN BEFORE'}: {verdict(fits_good)}"
     )
-    return 0 if equal and grown < 5.0 and flat and kept else 1
+    return 0 if long_good and fits_good else 1
+
+
+def verdict(good):
+    return "PASSED" if good else "FAILED"
 
 
 if __name__ == "__main__":
