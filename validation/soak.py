@@ -66,7 +66,7 @@ def one_round(number, folder):
 
 
 def fits(minutes):
-    """MB per hour, its standard error, rounds, MB at the start and the end, whether files and threads stayed as many."""
+    """MB an hour, its standard error, rounds, MB at the start and the end, whether files and threads stayed as many."""
     with tempfile.TemporaryDirectory() as name:
         folder, began, said, times, sizes, number = Path(name), time.monotonic(), 0.0, [], [], 0
         while number < 60 or time.monotonic() - began < 60.0 * minutes:
@@ -114,8 +114,9 @@ def main():
     warnings.simplefilter("ignore", rd.StabilityWarning)
     equal, (start, end), seconds = long_run(options.steps)
     long_good = equal and end - start < MOST_GROWTH_MB
+    same = "equal" if equal else "NOT EQUAL"
     print(
-        f"long run: {options.steps} steps, {'equal' if equal else 'NOT EQUAL'} in one call and in {PIECES} saved pieces; "
+        f"long run: {options.steps} steps, {same} in one call and in {PIECES} saved pieces; "
         f"memory {start:.1f} MB at the start, {end:.1f} MB at the end; {seconds:.0f} s: {verdict(long_good)}",
         flush=True,
     )
