@@ -20,29 +20,29 @@ from .models import Model
 if TYPE_CHECKING:
     from .inverse import Inversion, invert
     from .inversion.statistics import StatisticsFit, invert_statistics
-    from .io import load
     from .matching import PatternMatching
     from .objective import Objective, standard_errors
     from .optimize import adaptive, minimize
-    from .simulation import Gradient, Run, Simulation, SteadyRun, Tangent
+    from .runs import Gradient, Run, SteadyRun, Tangent, load
+    from .simulation import Simulation
     from .steady import SteadyObjective
 
 # Imported when first used: Numba, SciPy's optimisers and matplotlib stay out of `import adjoint_rd`.
 _LATER = {
-    "Gradient": "simulation",
+    "Gradient": "runs",
     "Inversion": "inverse",
     "Objective": "objective",
     "PatternMatching": "matching",
-    "Run": "simulation",
+    "Run": "runs",
     "Simulation": "simulation",
     "StatisticsFit": "inversion.statistics",
     "SteadyObjective": "steady",
-    "SteadyRun": "simulation",
-    "Tangent": "simulation",
+    "SteadyRun": "runs",
+    "Tangent": "runs",
     "adaptive": "optimize",
     "invert": "inverse",
     "invert_statistics": "inversion.statistics",
-    "load": "io",
+    "load": "runs",
     "minimize": "optimize",
     "standard_errors": "objective",
 }

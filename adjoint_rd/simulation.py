@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import isfinite
@@ -25,92 +25,11 @@ from .errors import (
 from .execution import Executor, available_threads
 from .grid import Grid
 from .kernels.cpu import all_finite
+from .runs import Gradient, Run, SteadyRun, Tangent
 
 DTYPES = ("float64", "float32")
 _COMPILED = {np.dtype(name) for name in DTYPES}
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """States of a run.
-
-    Attributes
-    ----------
-    final : ndarray (S, *shape)
-        The state after the last step.
-    states : ndarray (n, S, *shape)
-        The saved states.
-    steps : ndarray of int (n,)
-        The step number of each saved state; y0 is step 0.
-    params : dict
-        The parameters of the run.
-    dt : float
-    spacing : tuple of float
-    model : str
-    """
-
-    final: np.ndarray
-    states: np.ndarray
-    steps: np.ndarray
-    params: dict[str, Any]
-    dt: float
-    spacing: tuple[float, ...]
-    model: str
-
-    def save(self, path: Any) -> None:
-        """Write the run to an .npz file, which `adjoint_rd.load` reads."""
-        from . import io
-
-        io.save_run(path, self)
-
-
-@dataclass(frozen=True)
-class SteadyRun:
-    """Where `Simulation.run_to_steady` got to.
-
-    Of a batch, each attribute is an array with B as its first axis.
-
-    Attributes
-    ----------
-    final : ndarray (S, *shape)
-    steps_taken : int
-    rate : float
-        max |y_t| at the end, measured as the change in one step over dt.
-    converged : bool
-        Whether `rate` is at most the tolerance.
-    """
-
-    final: np.ndarray
-    steps_taken: Any
-    rate: Any
-    converged: Any
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """A loss and its derivatives.
-
-    Attributes
-    ----------
-    value : float
-    params : dict
-        {name: float, or ndarray of the grid's shape for a field}: dL/dp.
-    initial : ndarray (S, *shape)
-        dL/dy0; with a window, the derivative with respect to the first state of the window.
-    """
-
-    value: float
-    params: dict[str, Any]
-    initial: np.ndarray
-
-
-@dataclass(frozen=True)
-class Tangent:
-    """A final state and its derivative along a direction, both (S, *shape)."""
-
-    final: np.ndarray
-    tangent: np.ndarray
 
 
 class Simulation:

@@ -6,10 +6,10 @@
 import sys
 from pathlib import Path
 
-from adjoint_rd import io, plots
+from adjoint_rd import io, paths, plots
 from adjoint_rd.trajectory_fit import fit_trajectory
 
-folder = io.output_folder(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder = paths.output_folder(sys.argv[1] if len(sys.argv) > 1 else ".")
 refine = [int(R) for R in sys.argv[2:]] or [1, 2, 3]
 
 observation = io.read_observation(Path(__file__).parent / "data" / "gray_scott_maze_etdrk4.hdf5")

@@ -170,7 +170,7 @@ def test_an_hdf5_file_is_refused(tmp_path, changes, words):
 
 def test_hdf5_arrays_that_unpack_to_too_much_are_not_read(tmp_path, monkeypatch):
     well(tmp_path / "a.h5")
-    monkeypatch.setattr(io, "MOST_BYTES", 30)
+    monkeypatch.setattr(io.observation, "MOST_BYTES", 30)
     refused(r"has \(6,\) values|has \(3,\) values|has \(8,\) values", lambda: io.read_observation(tmp_path / "a.h5"))
 
 

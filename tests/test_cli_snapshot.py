@@ -53,7 +53,7 @@ def test_a_pattern_becomes_a_picture_and_the_picture_all_four_parameters(call):
     expected = sim.run_to_steady(sim.initial_state("random", rng=1), TRUTH, tol=1e-5).final[1]
     with Image.open("target.png") as picture:
         assert picture.mode == "L" and np.array_equal(np.asarray(picture), np.rint(255 * expected))
-        assert json.loads(picture.text[io.TEXT_KEY]) == {"species": "v", "scale": 1.0, "spacing": [1.0, 1.0]}
+        assert json.loads(picture.text[io.images.TEXT_KEY]) == {"species": "v", "scale": 1.0, "spacing": [1.0, 1.0]}
 
     code, out, err = call("fit", "target.png", "--out", "here")
     assert (code, err) == (0, "") and "Success: Fitted Du, Dv, F, k" in out and "standard error" in out
@@ -243,7 +243,7 @@ def test_a_damaged_text_chunk_is_named():
 
     for text in ("{", '{"scale": -1, "spacing": [1, 1], "species": "v"}', '{"scale": 1}'):
         info = PngImagePlugin.PngInfo()
-        info.add_text(io.TEXT_KEY, text)
+        info.add_text(io.images.TEXT_KEY, text)
         Image.fromarray(np.zeros((5, 6), np.uint8)).save("a.png", pnginfo=info)
         with pytest.raises(rd.InputError, match=r"text chunk 'adjoint_rd\.pattern' is damaged"):
             io.read_observation("a.png")

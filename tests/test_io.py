@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import adjoint_rd as rd
-from adjoint_rd import io
-from adjoint_rd.simulation import Run
+from adjoint_rd import io, paths, runs
+from adjoint_rd.io import images, observation
+from adjoint_rd.runs import Run
 
 RNG = np.random.default_rng(0)
 
@@ -94,7 +95,7 @@ def test_a_flipped_byte_anywhere_is_noticed(tmp_path):
 
 def test_another_version_is_named(tmp_path):
     path = tmp_path / "run.npz"
-    header = dict(format=io.RUN_FORMAT, version=99, written_by="adjoint_rd 9.9")
+    header = dict(format=runs.FORMAT, version=99, written_by="adjoint_rd 9.9")
     np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
     with pytest.raises(rd.InputError, match=r"version 99 .* written by adjoint_rd 9\.9; .* reads version 1"):
         rd.load(path)
@@ -157,7 +158,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
 
 
 def test_json_holds_no_word_that_json_does_not_know(tmp_path):
-    io.write_json(
+    paths.write_json(
         tmp_path / "a.json", dict(a=np.float64("nan"), b=np.arange(2), c=(np.bool_(True), None, "x"), d=1e300)
     )
     assert json.loads((tmp_path / "a.json").read_text()) == dict(a=None, b=[0, 1], c=[True, None, "x"], d=1e300)
@@ -233,7 +234,7 @@ def test_arrays_that_do_not_fit(tmp_path, content, message):
 
 def test_too_much_is_not_read(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.ones((100, 1, 10, 10)))
-    monkeypatch.setattr(io, "MOST_BYTES", 8 * 5000)
+    monkeypatch.setattr(observation, "MOST_BYTES", 8 * 5000)
     with pytest.raises(rd.InputError, match="use frames= to read fewer"):
         io.read_observation(tmp_path / "a.npy")
     assert len(io.read_observation(tmp_path / "a.npy", frames=50).fields) == 50
@@ -435,10 +436,10 @@ def test_a_state_is_drawn_species_by_species(tmp_path):
     state = np.stack([np.linspace(0, 1, 30).reshape(5, 6), np.linspace(7, 3, 30).reshape(5, 6)])
     io.write_image(tmp_path / "a.png", state, zoom=2)
     pixels = np.asarray(Image.open(tmp_path / "a.png"))
-    assert pixels.dtype == np.uint8 and pixels.shape == (10, 2 * 12 + io.GAP, 3)
+    assert pixels.dtype == np.uint8 and pixels.shape == (10, 2 * 12 + images.GAP, 3)
     low, high = pixels[0, 0], pixels[-1, 11]  # each species has its own scale
-    assert np.array_equal(pixels[0, 12 + io.GAP], high) and np.array_equal(pixels[-1, -1], low)
-    assert np.all(pixels[:, 12 : 12 + io.GAP] == 255)
+    assert np.array_equal(pixels[0, 12 + images.GAP], high) and np.array_equal(pixels[-1, -1], low)
+    assert np.all(pixels[:, 12 : 12 + images.GAP] == 255)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def run(args: argparse.Namespace, observation: Any) -> int:
 
     import numpy as np
 
-    from .. import io
+    from .. import paths
     from ..trajectory_fit import Progress, TrajectoryFit, fit_trajectory
 
     if args.spacing:
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, observation: Any) -> int:
         observation = replace(observation, spacing=tuple(given))
     if args.interval:
         observation = replace(observation, times=args.interval * np.arange(len(observation.fields)))
-    folder = io.output_folder(args.out or f"fit_{Path(args.file).stem}")
+    folder = paths.output_folder(args.out or f"fit_{Path(args.file).stem}")
     print(observation)
     so_far: list[TrajectoryFit] = []
     last: list[Progress] = []
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, observation: Any) -> int:
         if unfinished:
             values = ", ".join(f"{name}={value:.6g}" for name, value in unfinished.params.items())
             where = f"at evaluation {unfinished.evaluations} of R={unfinished.refine}: {values}"
-            io.write_json(
+            paths.write_json(
                 folder / "fit.json", dict(source=observation.source, finished=False, unfinished=vars(unfinished))
             )
             say_written(folder, ["fit.json"])
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, observation: Any) -> int:
 def _write_fit(folder: Path, result: Any, observation: Any, unfinished: Any) -> None:
     import numpy as np
 
-    from .. import io, plots
+    from .. import files, paths, plots
 
     content = dict(
         source=observation.source,
@@ -104,9 +104,9 @@ def _write_fit(folder: Path, result: Any, observation: Any, unfinished: Any) -> 
         finished=unfinished is None,
         unfinished=vars(unfinished) if unfinished else None,
     )
-    io.write_json(folder / "fit.json", content)
+    paths.write_json(folder / "fit.json", content)
     times = observation.times[: len(result.fitted)]
-    with io.replacing(folder / "fitted.npz") as file:
+    with files.replacing(folder / "fitted.npz") as file:
         np.savez(file, fields=result.fitted, times=times, spacing=np.array(result.spacing))
     fine = result.refinements[-1]
     title = f"time {times[-1]:g}, R={fine.refine}: " + ", ".join(
@@ -115,7 +115,7 @@ def _write_fit(folder: Path, result: Any, observation: Any, unfinished: Any) -> 
     figure = plots.plot_fit(
         result.observed[-1], result.fitted[-1], names=result.names, spacing=result.spacing, title=title
     )
-    io.write_figure(folder / "fit.png", figure)
+    paths.write_figure(folder / "fit.png", figure)
     history = {f"R={each.refine}": each.history for each in result.refinements}
-    io.write_figure(folder / "history.png", plots.plot_history(history, label="misfit"))
+    paths.write_figure(folder / "history.png", plots.plot_history(history, label="misfit"))
     say_written(folder, ["fit.json", "fit.png", "history.png", "fitted.npz"])

@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
     """Loss and gradient, in a table."""
     import numpy as np
 
-    from .. import io, losses, plots
+    from .. import files, losses, paths, plots
 
     if bool(args.target) == bool(args.target_param):
         raise InputError("give a target: --target FILE, or --target-param NAME=VALUE for a run with other parameters.")
     setup = Setup(args)
     sim, species = setup.sim, setup.sim.model.species
-    folder = io.output_folder(args.out) if args.out else None
+    folder = paths.output_folder(args.out) if args.out else None
     observed = species_indices(args.species, species)
     print(setup.describe())
     with progress_bar(args, args.steps, "target") as progress:
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
             value=found.value,
             gradient=found.params,
         )
-        io.write_json(folder / "gradient.json", content)
-        with io.replacing(folder / "gradient.npz") as file:
+        paths.write_json(folder / "gradient.json", content)
+        with files.replacing(folder / "gradient.npz") as file:
             np.savez(
                 file,
                 initial=found.initial,
@@ -95,6 +95,6 @@ def run(args: argparse.Namespace) -> int:
         figure = plots.plot_state(
             found.initial, names=[f"dL/d{name}0" for name in species], spacing=sim.grid.spacing, title="dL/dy0"
         )
-        io.write_figure(folder / "gradient.png", figure)
+        paths.write_figure(folder / "gradient.png", figure)
         say_written(folder, ["gradient.json", "gradient.npz", "gradient.png"])
     return OK

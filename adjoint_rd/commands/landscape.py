@@ -56,13 +56,13 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scan, draw."""
-    from .. import animations, io, landscape, landscape_plots, named_losses
+    from .. import animations, landscape, landscape_plots, named_losses, paths
 
     axes = _axes(args.axis)
     if args.starts < 1:
         raise InputError(f"--starts {args.starts} must be >= 1.")
     setup = Setup(args)
-    folder = io.output_folder(args.out)
+    folder = paths.output_folder(args.out)
     print(setup.describe())
     starts = [setup.y0, *(setup.initial(args, args.seed + n) for n in range(1, args.starts))]
     targets, truth = _targets(args, setup, starts)
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{int((found.unstable > 0).sum())} of {count} grid points had a run that did not stay finite")
     written = ["scan.npz", "landscape.json", "landscape.png"]
     content = dict(axes=axes, params=found.params, truth=truth, values=found.values, lowest=lowest)
-    io.write_json(folder / "landscape.json", content)
-    io.write_figure(folder / "landscape.png", landscape_plots.show(found, truth=truth))
+    paths.write_json(folder / "landscape.json", content)
+    paths.write_figure(folder / "landscape.png", landscape_plots.show(found, truth=truth))
     if len(axes) == 3:
         written.append(f"landscape{args.animation}")
         animations.slices(found, folder / written[-1], truth=truth)

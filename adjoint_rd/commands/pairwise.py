@@ -39,14 +39,14 @@ def run(args: argparse.Namespace) -> int:
     """Grow the classes, compare, draw."""
     import numpy as np
 
-    from .. import io, landscape, landscape_plots, named_losses, presets
+    from .. import files, landscape, landscape_plots, named_losses, paths, presets
 
     if len(set(args.presets)) < 2 or args.members < 1:
         raise InputError("give --presets at least two names, and --members at least 1.")
     for name in args.loss:
         check_choice("--loss", name, named_losses.NAMED)
     chosen = [presets.get(name) for name in dict.fromkeys(args.presets)]
-    folder = io.output_folder(args.out)
+    folder = paths.output_folder(args.out)
     classes: dict[str, Any] = {}
     try:
         with progress_bar(args, len(chosen), "classes") as progress:
@@ -59,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
     for name in args.loss:
         labels, matrix = landscape.pairwise(classes, lambda target, name=name: named_losses.make(name, [target]))
         matrices[name] = matrix
-        io.write_figure(folder / f"pairwise_{name}.png", landscape_plots.pairwise(labels, matrix))
+        paths.write_figure(folder / f"pairwise_{name}.png", landscape_plots.pairwise(labels, matrix))
         print(f"{name} (targets down, patterns across)")
         print(" " * 16 + "".join(f"{label[:13]:>14}" for label in labels))
         for label, row in zip(labels, matrix, strict=True):
             print(f"{label[:15]:16}" + "".join(f"{value:>14.4g}" for value in row))
-    io.write_json(folder / "pairwise.json", dict(classes=list(classes), members=args.members, matrices=matrices))
-    with io.replacing(folder / "patterns.npz") as file:
+    paths.write_json(folder / "pairwise.json", dict(classes=list(classes), members=args.members, matrices=matrices))
+    with files.replacing(folder / "patterns.npz") as file:
         np.savez(file, **classes)
     say_written(folder, [*(f"pairwise_{name}.png" for name in args.loss), "pairwise.json", "patterns.npz"])
     return OK

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Run until steady, write the PNG."""
     import numpy as np
 
-    from .. import io
+    from .. import io, paths
     from .setup import species_indices
 
     if not args.preset and not args.param and args.model in (None, "gray_scott"):
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.out)
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {args.out} must end in .png.")
-    io.output_folder(path.parent)
+    paths.output_folder(path.parent)
     setup = Setup(args)
     sim = setup.sim
     if sim.grid.ndim != 2:

@@ -94,8 +94,9 @@ def species_indices(given: Sequence[str] | None, names: Sequence[str]) -> list[i
 def last_frame(path: str, ndim: int) -> Any:
     """The last frame (S, *shape) of a file; an array in it may lack time, or time and species."""
     from .. import io
+    from ..io.array_files import SPATIAL
 
-    spatial = io.SPATIAL[:ndim]
+    spatial = SPATIAL[:ndim]
     for axes in (f"ts{spatial}", f"s{spatial}", spatial):
         try:
             return io.read_observation(path, axes=axes).fields[-1]

@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     """Run, save, draw."""
     import numpy as np
 
-    from .. import io, plots
-    from ..simulation import Run
+    from .. import io, paths, plots
+    from ..runs import Run
 
     setup = Setup(args)
     label = args.preset or setup.sim.model.name
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     check_colormap(args.colormap)
     if args.animation and not (args.save_every and setup.sim.grid.ndim == 2):
         raise InputError("--animation needs --save-every N, and a grid of two axes.")
-    folder = io.output_folder(args.out or f"simulate_{label}")
+    folder = paths.output_folder(args.out or f"simulate_{label}")
     print(setup.describe())
     marks = sorted({*range(0, steps, every), steps})
     pieces = sorted({*marks, *range(0, steps, max(1, min(PIECE, steps // 100)))})
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     figure = plots.plot_state(
         state, names=setup.sim.model.species, spacing=setup.sim.grid.spacing, title=title, colormap=drawn
     )
-    io.write_figure(folder / "final.png", figure)
+    paths.write_figure(folder / "final.png", figure)
     if args.save_every and setup.sim.grid.ndim == 2:
         for step in run.steps:
             name = f"state_{step:0{len(str(steps))}d}.png"

@@ -16,12 +16,12 @@ BOUNDARIES = ("periodic", "neumann", "cropped")
 
 def run(args: argparse.Namespace, observation: Any) -> int:
     """Parameters from one frame."""
-    from .. import io, models
+    from .. import models, paths
     from ..inverse import invert
 
     model = models.get(model_of(args.model))
     options = _options(args, observation, model)
-    folder = io.output_folder(args.out or f"fit_{Path(args.file).stem}")
+    folder = paths.output_folder(args.out or f"fit_{Path(args.file).stem}")
     data = observation.fields[args.frame or 0]
     data = data[0] if len(data) == 1 else data
     print(_about(observation, options))
@@ -113,7 +113,7 @@ def _verdict(result: Any) -> str:
 
 
 def _write_json(folder: Path, result: Any, observation: Any, options: dict[str, Any], seconds: float) -> None:
-    from .. import io
+    from .. import paths
 
     names = (
         "success", "message", "params", "stderr", "names", "covariance", "noise", "rate", "offset", "gain", "stages"
@@ -125,14 +125,14 @@ def _write_json(folder: Path, result: Any, observation: Any, options: dict[str, 
         combinations={name: dict(value=value, stderr=error) for name, (value, error) in result.combinations.items()},
         seconds=seconds,
     )
-    io.write_json(folder / "fit.json", content)
+    paths.write_json(folder / "fit.json", content)
 
 
 def _draw(args: argparse.Namespace, folder: Path, result: Any, data: Any, model: Any, options: dict[str, Any]) -> str:
     """The figure, with the objectives along a line where there is a Green form and it is wanted."""
     import numpy as np
 
-    from .. import io, plots
+    from .. import paths, plots
     from ..grid import Grid
     from ..inversion import slices, start
 
@@ -157,5 +157,5 @@ def _draw(args: argparse.Namespace, folder: Path, result: Any, data: Any, model:
     figure = plots.plot_inversion(
         data, fitted[every], spacing=options["spacing"], line=line, name=species, title=title
     )
-    io.write_figure(folder / "fit.png", figure)
+    paths.write_figure(folder / "fit.png", figure)
     return "fit.png"

@@ -50,7 +50,7 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The reports of `adjoint_rd.validate`, and whether all passed."""
-    from .. import io, losses
+    from .. import losses, paths
     from .. import validate as checks
     from ..objective import Objective
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--checks has {name!r}; the checks are {', '.join(CHECKS)}.{did_you_mean(name, CHECKS)}")
     setup = Setup(args)
     sim, params = setup.sim, setup.params
-    folder = io.output_folder(args.out) if args.out else None
+    folder = paths.output_folder(args.out) if args.out else None
     print(setup.describe())
     free = args.free or list(sim.model.names)
     target = sim.run(setup.y0, {name: 1.05 * value for name, value in params.items()}, steps=args.steps).final
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     failed = [name for name, report in reports.items() if not report.passed]
     if folder:
         content = {name: dict(passed=bool(report.passed), report=str(report)) for name, report in reports.items()}
-        io.write_json(folder / "validate.json", dict(setup=setup.describe(), params=params, checks=content))
+        paths.write_json(folder / "validate.json", dict(setup=setup.describe(), params=params, checks=content))
         say_written(folder, ["validate.json"])
     if interrupted:
         return say_interrupted(f"after {len(reports)} of {len(args.checks)} checks")
