@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, losses, sweeps
+from . import checkpoint, divergence, losses, sweeps
 from .cuda_execution import CudaExecutor
 
 Progress = Callable[[int], None]
@@ -64,7 +64,7 @@ class Batch:
         if wrong.any():
             number = int(np.argmax(wrong))
             with _noting(number), self.sim.executor.lock:
-                self.sim._diverged(executor.look(since)[number], self.params[number], first, last)
+                divergence.diverged(self.sim, executor.look(since)[number], self.params[number], first, last)
 
     def run(self, marks: Sequence[int], progress: Progress | None) -> tuple[Any, Any]:
         """The states at `marks`, (B, n, S, *shape), and the last of them, (B, S, *shape)."""
@@ -118,7 +118,8 @@ class Batch:
             wrong = executor.not_finite(sweep.adjoint.current)
             for number in range(count):
                 with _noting(number):
-                    self.sim.check_derivatives(values[number], gradients[number], not wrong[number])
+                    finite = not wrong[number]
+                    divergence.check_derivatives(self.sim.dtype, values[number], gradients[number], finite)
             return values, gradients, self._result(executor, sweep.adjoint.current)
 
     def _before_window(

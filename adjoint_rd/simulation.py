@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from . import batch, checkpoint, initial, losses, models, schemes, stability, sweeps
-from .arrays import as_array
+from . import batch, checkpoint, divergence, initial, losses, models, schemes, stability, sweeps
+from .checks import check_finite, positive, state_dtype, unmasked
 from .errors import (
     DivergenceError,
     InputError,
@@ -24,11 +23,8 @@ from .errors import (
 )
 from .execution import Executor, available_threads
 from .grid import Grid
-from .kernels.cpu import all_finite
 from .runs import Gradient, Run, SteadyRun, Tangent
 
-DTYPES = ("float64", "float32")
-_COMPILED = {np.dtype(name) for name in DTYPES}
 Progress = Callable[[int], None]
 
 
@@ -81,10 +77,10 @@ class Simulation:
         if not isinstance(grid, Grid):
             raise InputError(f"grid={grid!r} must be an adjoint_rd.Grid, such as adjoint_rd.Grid((128, 128)).")
         self.grid = grid
-        self.dt = _positive("dt", dt, "the time step")
+        self.dt = positive("dt", dt, "the time step")
         self.scheme = schemes.get(scheme)
         self.scheme_name = scheme
-        self.dtype = _check_dtype(dtype)
+        self.dtype = state_dtype(dtype)
         self._largest = float(np.finfo(self.dtype).max)
         self.backend = _backend(backend)
         self.stability = None if stability is None else check_choice("stability", stability, ("error", "warn", "off"))
@@ -172,7 +168,7 @@ class Simulation:
 
     def _check_param(self, name: str, value: Any, argument: str) -> Any:
         plain = type(value) is float
-        field = value if plain else _as_array(f"{argument}[{name!r}]", value)
+        field = value if plain else unmasked(f"{argument}[{name!r}]", value)
         if plain or field.ndim == 0:
             try:
                 number = value if plain else as_real(value)
@@ -194,7 +190,7 @@ class Simulation:
             raise InputError(
                 f"{argument}[{name!r}] has shape {field.shape}; a field must have the grid's shape {self.grid.shape}."
             )
-        _check_finite(f"{argument}[{name!r}]", field, self._largest)
+        check_finite(f"{argument}[{name!r}]", field, self._largest)
         return np.array(field, dtype=np.float64)
 
     def check_state(self, state: Any, argument: str = "y0") -> np.ndarray:
@@ -204,7 +200,7 @@ class Simulation:
                 on_card = self.executor.adopt(argument, state)
             if on_card is not None:
                 return on_card
-        array = _as_array(argument, state)
+        array = unmasked(argument, state)
         if array.dtype.kind not in "iuf":
             raise InputError(f"{argument} has dtype {array.dtype}; it must be real numbers.")
         if array.shape != self.state_shape:
@@ -212,7 +208,7 @@ class Simulation:
                 f"{argument} has shape {array.shape}; {self.model.name} on this grid needs {self.state_shape}: "
                 f"the species {', '.join(self.model.species)} first, then the grid."
             )
-        _check_finite(argument, array, self._largest)
+        check_finite(argument, array, self._largest)
         return np.ascontiguousarray(array, dtype=self.dtype)
 
     def limits(self, params: Mapping[str, Any]) -> stability.Limits:
@@ -317,10 +313,10 @@ class Simulation:
         )
         saved = self.executor.saved(len(marks), y0)
         with self.executor.lock:
-            plan, fielded = self._plan(params)
+            plan, fielded = self.plan(params)
             for n, finite in self.executor.fill_run(saved, marks, plan, fielded, progress):
                 if not finite:
-                    self._diverged(saved[n - 1], params, marks[n - 1], marks[n])
+                    divergence.diverged(self, saved[n - 1], params, marks[n - 1], marks[n])
         return Run(saved[-1], saved, np.array(marks), params, self.dt, self.grid.spacing, self.model.name)
 
     def run_to_steady(
@@ -365,12 +361,12 @@ class Simulation:
             )
         y0 = self.check_state(y0)
         params = self.check_params(params)
-        tol = _positive("tol", tol, "the rate at which a state counts as steady")
+        tol = positive("tol", tol, "the rate at which a state counts as steady")
         max_steps = check_count("max_steps", max_steps, 1)
         self.check_stability(params)
         taken, rate = 0, float("inf")
         with self.executor.lock:
-            plan, fielded = self._plan(params)
+            plan, fielded = self.plan(params)
             state = self.executor.pair("state", y0)
             before, start = self.executor.buffer("steady_before"), self.executor.buffer("since")
             while taken < max_steps and rate > tol:
@@ -381,7 +377,7 @@ class Simulation:
                 self.executor.advance(state, plan, fielded, 1, progress)
                 rate = self.executor.largest_change(state.current, before) / self.dt
                 if not self.executor.finite(state.current):
-                    self._diverged(start, params, taken, taken + stretch)
+                    divergence.diverged(self, start, params, taken, taken + stretch)
                 taken += stretch
             final = self.executor.result(state.current, y0)
         return SteadyRun(final, taken, rate, rate <= tol)
@@ -466,7 +462,7 @@ class Simulation:
         on_disk = isinstance(checkpoints, str) and checkpoints == "disk"
         self.check_stability(params)
         with self.executor.lock:
-            plan, fielded = self._plan(params)
+            plan, fielded = self.plan(params)
             value, first = self._before_window(y0, params, plan, fielded, observed, start, progress)
             sweep = sweeps.GradientSweep(
                 self.executor,
@@ -483,7 +479,7 @@ class Simulation:
             # Summed from the first observation to the last, in whatever order the schedule met them.
             value = sum(sweep.values[::-1], start=value)
             by_name = sweep.sums.gradient()
-            self.check_derivatives(value, by_name, self.executor.finite(sweep.adjoint.current))
+            divergence.check_derivatives(self.dtype, value, by_name, self.executor.finite(sweep.adjoint.current))
             return Gradient(value, by_name, self.executor.result(sweep.adjoint.current, y0))
 
     def predicted_bytes(self, steps: int, *, window: int | None = None, checkpoints: Any = "auto") -> int:
@@ -550,7 +546,7 @@ class Simulation:
         t0 = np.zeros(self.state_shape, self.dtype) if initial is None else self.check_state(initial, "initial")
         found = []
         with self.executor.lock:
-            plan, fielded = self._plan(params, direction)
+            plan, fielded = self.plan(params, direction)
             state = self.executor.pair("state", y0)
             tangent = self.executor.pair("tangent", t0)
             before = 0
@@ -559,8 +555,8 @@ class Simulation:
                 self.executor.copy(since, state.current)
                 self.executor.advance_tangent(state, tangent, plan, fielded, mark - before, progress)
                 if not self.executor.finite(state.current):
-                    self._diverged(since, params, before, mark)
-                self.check_derivatives(0.0, {}, self.executor.finite(tangent.current))
+                    divergence.diverged(self, since, params, before, mark)
+                divergence.check_derivatives(self.dtype, 0.0, {}, self.executor.finite(tangent.current))
                 found.append(
                     Tangent(self.executor.result(state.current, y0), self.executor.result(tangent.current, y0))
                 )
@@ -614,7 +610,7 @@ class Simulation:
         t0 = np.zeros(self.state_shape, self.dtype) if initial is None else self.check_state(initial, "initial")
         self.check_stability(params)
         with self.executor.lock:
-            plan, fielded = self._plan(params, direction)
+            plan, fielded = self.plan(params, direction)
             _, first = self._before_window(y0, params, plan, fielded, {}, start, progress)
             schedule = checkpoint.choose("auto", steps - start, 2 * self._state_bytes, self.executor.available_bytes())
             sweep = sweeps.HessianSweep(
@@ -632,7 +628,8 @@ class Simulation:
             )
             sweeps.follow(schedule, sweep.observed, sweep)
             value, by_name = sum(sweep.values[::-1]), sweep.sums_tangent.gradient()
-            self.check_derivatives(value, by_name, self.executor.finite(sweep.adjoint_tangent.current))
+            finite = self.executor.finite(sweep.adjoint_tangent.current)
+            divergence.check_derivatives(self.dtype, value, by_name, finite)
             return Gradient(
                 value,
                 by_name,
@@ -689,7 +686,8 @@ class Simulation:
             return CudaExecutor(self.model, self.grid, of, self.dtype, self.dt)
         return Executor(self.model, self.grid, of, self.dtype, self.dt, threads)
 
-    def _plan(self, params: dict[str, Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, tuple[int, ...]]:
+    def plan(self, params: dict[str, Any], direction: Mapping[str, Any] | None = None) -> tuple[Any, tuple[int, ...]]:
+        """What the executor needs of the parameters, and which of them are fields."""
         fielded = self.executor.fielded(params)
         return self.executor.plan(params, fielded, direction, self.wall), fielded
 
@@ -711,14 +709,14 @@ class Simulation:
         checked = {}
         for name, value in (direction or {}).items():
             self.model.check_names({**params, name: value}, "direction")
-            array = _as_array(f"direction[{name!r}]", value)
+            array = unmasked(f"direction[{name!r}]", value)
             if array.dtype.kind not in "iuf":
                 raise InputError(f"direction[{name!r}] has dtype {array.dtype}; it must be real numbers.")
             if array.ndim and array.shape != np.shape(params[name]):
                 raise InputError(
                     f"direction[{name!r}] has shape {array.shape}, the parameter has {np.shape(params[name])}."
                 )
-            _check_finite(f"direction[{name!r}]", array, self._largest)
+            check_finite(f"direction[{name!r}]", array, self._largest)
             checked[name] = array.astype(np.float64)
         return checked
 
@@ -749,9 +747,9 @@ class Simulation:
             self.executor.copy(since, state.current)
             self.executor.advance(state, plan, fielded, mark - before, progress)
             if not self.executor.finite(state.current):
-                self._diverged(since, params, before, mark)
+                divergence.diverged(self, since, params, before, mark)
             if mark < start:
-                value += self._value(observed[mark], mark, self.executor.look(state.current))
+                value += divergence.loss_value(observed[mark], mark, self.executor.look(state.current))
             before = mark
         return value, self.executor.result(state.current, y0)
 
@@ -765,11 +763,11 @@ class Simulation:
                     f"the loss at step {step + offset} returned a seed of shape {seed.shape} and dtype {seed.dtype}; "
                     f"it must be real numbers of shape {self.state_shape}."
                 )
-            value = self._value(loss, step + offset, y)
+            value = divergence.loss_value(loss, step + offset, y)
             if not np.isfinite(seed).all():
                 raise DivergenceError(
                     f"the loss at step {step + offset} returned a seed that is not finite at "
-                    f"{self._place(seed)}, for a finite state.",
+                    f"{divergence.place(self, seed)}, for a finite state.",
                     step=step + offset,
                     state=y.copy(),
                 )
@@ -777,69 +775,9 @@ class Simulation:
 
         def check(state: np.ndarray, since: np.ndarray, first: int, last: int) -> None:
             if not self.executor.finite(state):
-                self._diverged(since, params, first + offset, last + offset)
+                divergence.diverged(self, since, params, first + offset, last + offset)
 
         return evaluate, check
-
-    @staticmethod
-    def _value(loss: Any, step: int, y: np.ndarray) -> float:
-        value = loss.value(y)
-        if np.ndim(value) or not isinstance(value, (float, int, np.floating, np.integer)):
-            raise InputError(f"the loss at step {step} returned {value!r}; value(y) must return one number.")
-        if not isfinite(value):
-            raise DivergenceError(
-                f"the loss at step {step} returned {float(value)} for a finite state, {y.min():.3g} .. {y.max():.3g}.",
-                step=step,
-                state=y.copy(),
-            )
-        return float(value)
-
-    def check_derivatives(self, value: Any, by_name: Mapping[str, Any], others_finite: bool) -> None:
-        """Raise a `DivergenceError` if a loss or a derivative of a finite run overflows."""
-        names = [name for name, slope in by_name.items() if not np.isfinite(slope).all()]
-        if np.isfinite(value).all() and not names and others_finite:
-            return
-        which = "the loss" if not np.isfinite(value).all() else f"dL/d{names[0]}" if names else "the derivative"
-        raise DivergenceError(
-            f"{which} overflows {self.dtype}, though the states are finite: derivatives grow along this run. Use fewer "
-            "steps, a window, or parameters and a dt further from instability."
-        )
-
-    def _diverged(self, start: np.ndarray, params: dict[str, Any], first: int, last: int) -> None:
-        """Raise a `DivergenceError` for a run that is finite at step `first` (state `start`) and not at `last`."""
-        plan, fielded = self._plan(params)
-        good, bad = first, last
-        state = self.executor.buffer("last finite")
-        self.executor.copy(state, start)
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            pair = self.executor.pair("state", state)
-            self.executor.advance(pair, plan, fielded, middle - good)
-            if self.executor.finite(pair.current):
-                self.executor.copy(state, pair.current)
-                good = middle
-            else:
-                bad = middle
-        found = self.executor.look(state).copy()
-        pair = self.executor.pair("state", state)
-        self.executor.advance(pair, plan, fielded, bad - good)
-        place = self._place(self.executor.look(pair.current))
-        largest = float(np.max(np.abs(found)))
-        safe = stability.limits(self.model, self.grid, params, self.scheme).safe
-        given = ", ".join(f"{name}={np.mean(params[name]):.4g}" for name in self.model.names)
-        raise DivergenceError(
-            f"the state is no longer finite after step {bad} (first at {place}; largest value before it {largest:.3g}) "
-            f"with {given}, dt={self.dt:g}. Use a smaller dt; the safe limit here is {safe:.4g}."
-            f"{self.model.percent_hint(params)}",
-            step=bad,
-            state=found,
-        )
-
-    def _place(self, state: np.ndarray) -> str:
-        """Where the first value that is not finite is, in words; of a batch, in any member."""
-        species, *index = (int(i) for i in np.argwhere(~np.isfinite(state))[0][-1 - self.grid.ndim :])
-        return f"{self.model.species[species]}[{', '.join(map(str, index))}]"
-
 
 def _marks(steps: int, save_every: int | None) -> list[int]:
     """The step numbers that a run saves."""
@@ -863,48 +801,3 @@ def _level_of_caller() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
         frame, level = frame.f_back, level + 1
     return level
-
-
-def _finite(array: np.ndarray) -> bool:
-    if array.flags.c_contiguous and array.flags.writeable and array.dtype in _COMPILED:  # what is compiled already
-        return all_finite(array.reshape(-1))
-    return bool(np.isfinite(array).all())
-
-
-def _as_array(argument: str, value: Any) -> np.ndarray:
-    if np.ma.is_masked(value):
-        raise InputError(f"{argument} is masked; fill the holes first, for example with the rest state.")
-    return as_array(argument, value)
-
-
-def _check_finite(argument: str, array: np.ndarray, largest: float) -> None:
-    """Raise an `InputError` unless all values are finite, and no larger than the simulation's dtype holds."""
-    narrow = largest < np.finfo(np.float64).max
-    if not _finite(array) or (narrow and array.size and not np.max(np.abs(array)) <= largest):
-        wrong = ~(np.abs(array) <= largest)
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        beyond = f" in float32, whose largest number is {largest:.3g}" if narrow else ""
-        raise InputError(
-            f"{argument} has {int(wrong.sum())} values that are not finite{beyond}, the first at index {first}: "
-            f"{array[first]}."
-        )
-
-
-def _positive(argument: str, value: Any, meaning: str) -> float:
-    try:
-        number = as_real(value)
-    except (TypeError, OverflowError):
-        raise InputError(f"{argument}={value!r} ({meaning}) must be a positive number.") from None
-    if not (np.isfinite(number) and number > 0):
-        raise InputError(f"{argument}={value!r} ({meaning}) must be positive and finite.")
-    return number
-
-
-def _check_dtype(dtype: Any) -> np.dtype:
-    try:
-        found = np.dtype(dtype)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or found.name not in DTYPES or not found.isnative:
-        raise InputError(f"dtype={dtype!r} must be 'float64' or 'float32'.")
-    return found
