@@ -37,7 +37,7 @@ import steady_gradient
 from inversion_images import impostors
 
 import adjoint_rd as rd
-from adjoint_rd import models
+from adjoint_rd import models, presets
 from adjoint_rd.inverse import invert
 from adjoint_rd.inversion import weak
 from adjoint_rd.sparse import System
@@ -85,8 +85,9 @@ def with_noise(v, fraction, *seed):
     return v + fraction * v.max() * np.random.default_rng([*seed, int(1e4 * fraction)]).standard_normal(v.shape)
 
 
-def eight_bits(v):
-    return np.round(255.0 * v) / 255.0
+def eight_bits(v, white=1.0):
+    """`v` rounded to 255 steps from 0 to `white`."""
+    return np.round(255.0 * v / white) * white / 255.0
 
 
 # Cases: generators of (key, function that makes the row)
@@ -107,17 +108,23 @@ def starts(given):
 
 
 def _noisy(given, fraction, slow=False, draws=None):
+    """`fraction` 0 is rounding to 8 bits. Where too few patterns settle, the first ones again with other noise."""
     draws = draws or given.draws
-    for _, draw, p in developed.patterns(given.size, given.patterns, draws, given.cache, settled=not slow):
-        state = p.slow if slow else p.steady
+    cases = list(developed.patterns(given.size, given.patterns, draws, given.cache, settled=not slow))
+    for again in range(draws if cases else 0):
+        for recipe, draw, p in cases[: given.patterns * draws - again * len(cases)]:
 
-        def row(p=p, state=state, draw=draw):
-            v = eight_bits(state[1]) if fraction == 0 else with_noise(state[1], fraction, draw)
-            sigma = 1 / 255 / np.sqrt(12) if fraction == 0 else fraction * state[1].max()
-            rate = p.slow_rate if slow else p.steady_rate
-            return {**one(v, p.params), "bound": bound(state, p.params, sigma), "rate": rate}
+            def row(recipe=recipe, draw=draw, p=p, again=again):
+                state = p.slow if slow else p.steady
+                if fraction == 0:
+                    white = 1.0 if again == 0 else float(np.random.default_rng([recipe, draw, again]).uniform(0.9, 1.1))
+                    v, sigma = eight_bits(state[1], white), white / 255 / np.sqrt(12)
+                else:
+                    v, sigma = with_noise(state[1], fraction, draw + 100 * again), fraction * state[1].max()
+                rate = p.slow_rate if slow else p.steady_rate
+                return {**one(v, p.params), "bound": bound(state, p.params, sigma), "rate": rate}
 
-        yield f"{p.name}/{draw}", row
+            yield f"{p.name}/{draw}" + (f"/{again}" if again else ""), row
 
 
 def steady_1(given):
@@ -207,7 +214,7 @@ def one_with_memory(given):
     name, kind = given.one
     p = developed.pattern(given.size, developed.PRESETS.index(name), 0, given.cache)
     v = np.tile(p.slow[1], (4, 4))
-    warm_up()
+    warm_up(len(v))
     row = one(with_noise(v, 0.01, 0) if kind == "noise" else v, p.params)
     return {**row, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
@@ -411,10 +418,13 @@ CASES = {
 }
 
 
-def warm_up():
-    """Compile and load what every fit needs."""
+def warm_up(size=32):
+    """Compile and load what every fit needs; the kernels of large grids are others than those of small ones."""
     i, j = np.mgrid[:32, :32] / 32
     invert(0.2 + 0.1 * np.sin(2 * np.pi * (2 * i + j)) * np.cos(2 * np.pi * (i - 3 * j)))
+    sim = rd.Simulation("gray_scott", rd.Grid((size, size)), dt=1.0, stability="off", threads=1)
+    params = presets.get("reference").parameters
+    sim.run(sim.initial_state("square", rng=0), params, steps=20)
 
 
 def load(path):
@@ -499,7 +509,7 @@ def main():
         parser.error(f"--case has {', '.join(unknown)}; there are {', '.join(CASES)}")
     done = load(given.out)
     if not given.report:
-        warm_up()
+        warm_up(given.size)
         deadline = time.monotonic() + 60 * given.minutes
         if not all(run(name, given, done, deadline) for name in names):
             print("the time ran out; run again to go on")
