@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -151,6 +152,36 @@ def read_archive(path: Path, kind: str, version: int) -> tuple[dict[str, Any], d
             holds = ", ".join(archive.files) or "nothing"
             raise DamagedError(f"{path} is an .npz file, but not one of {kind} (it holds {holds}).")
         return header, read_arrays(path, archive, header)
+
+
+def read_latest(
+    path: Path, kind: str, version: int, stacklevel: int = 2
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """As `read_archive`; if `path` is damaged or missing, the generation before it, which takes its place (warned of).
+
+    Raises
+    ------
+    DamagedError
+        If neither is readable; it tells of `path`.
+    InputError
+        As in `read_archive`.
+    """
+    try:
+        return read_archive(path, kind, version)
+    except (DamagedError, OSError) as error:
+        older = previous(path)
+        try:
+            found = read_archive(older, kind, version)
+        except (InputError, OSError):
+            raise DamagedError(str(error)) from error
+        warnings.warn(f"{error} Continuing from the generation before it, {older}.", stacklevel=stacklevel)
+        os.replace(older, path)  # else the next one written would keep the damaged one
+        return found
+
+
+def any_generation(path: Path) -> bool:
+    """Whether `path`, or the generation before it, is there."""
+    return path.exists() or previous(path).exists()
 
 
 def read_header(path: Path, archive: Any, kind: str, version: int) -> dict[str, Any] | None:

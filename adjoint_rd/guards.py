@@ -15,8 +15,8 @@ And before any step: `Limit`, the a-priori limits on dt.
 Each has a limit to be set: tight ones give early notice, and alarm for runs that recover; validation/guards_lead.py
 measures both.
 
-Of a gradient: `gradient_flow`, the norm of the adjoint against steps back, where it explodes, and the window that this
-suggests. For optimisers: `constraint`, the a-priori limit on dt (see `adjoint_rd.stability`) as a constraint on x.
+Of a gradient: `gradient_flow`, see `adjoint_rd.gradient_flow`. For optimisers: `constraint`, the a-priori limit on dt
+(see `adjoint_rd.stability`) as a constraint on x.
 
 Between steps a guard sees the last three states; only `Multiplier` costs more than a few passes over the state.
 """
@@ -25,13 +25,13 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from . import losses
 from .errors import DivergenceError, InputError, check_choice, check_count
+from .gradient_flow import GradientFlow, gradient_flow
+from .indicators import checkerboard, flip, lowest_multiplier, outside, spectral_radius
 from .simulation import Simulation
 
 __all__ = [
@@ -69,110 +69,6 @@ class Alarm:
 
     def __str__(self) -> str:
         return f"step {self.step}, {self.guard}: {self.number:.4g} against {self.limit:.4g}: {self.reason}"
-
-
-# Numbers of a state
-
-
-def outside(y: np.ndarray, box: Sequence[tuple[float, float]]) -> float:
-    """How far the state (S, *shape) leaves the box ((low, high) per species); negative inside, inf if not finite."""
-    excess = -math.inf
-    for each, (low, high) in zip(y, box, strict=True):
-        smallest, largest = float(each.min()), float(each.max())
-        if not (math.isfinite(smallest) and math.isfinite(largest)):
-            return math.inf
-        excess = max(excess, low - smallest, largest - high)
-    return excess
-
-
-def checkerboard(y: np.ndarray) -> float:
-    """The largest value after the filter (-1/4, 1/2, -1/4) along each axis: it keeps the highest mode as it is.
-
-    On smooth patterns it falls with the fourth power of the wave number (in 2-D).
-    """
-    z = np.asarray(y, dtype=np.float64)
-    for axis in range(1, z.ndim):
-        z = 0.5 * z - 0.25 * (np.roll(z, 1, axis) + np.roll(z, -1, axis))
-    return float(np.max(np.abs(z)))
-
-
-def flip(before: np.ndarray, y: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """Amplitude of what changes sign in every step, and its share: 1 if nothing else changes, 0 for smooth motion."""
-    with np.errstate(all="ignore"):
-        amplitude = float(np.max(np.abs(after - 2.0 * y + before))) / 4.0
-        change = float(np.max(np.abs(after - y))) / 2.0
-    return amplitude, amplitude / max(change, np.finfo(float).tiny)
-
-
-def spectral_radius(
-    sim: Simulation, y: Any, params: Mapping[str, Any], *, iterations: int = 50, start: Any = None
-) -> tuple[float, np.ndarray]:
-    """Estimate the spectral radius of the step's Jacobian at y by power iteration; it approaches from below.
-
-    Parameters
-    ----------
-    sim : Simulation
-    y : array_like (S, *shape)
-    params : dict
-    iterations : int
-        One tangent step each.
-    start : ndarray (S, *shape), optional
-        A first guess of the mode, such as the mode that an earlier call returned.
-
-    Returns
-    -------
-    (float, ndarray)
-        The estimate, and the mode of unit norm. Above 1 some perturbation grows: by the physics if the eigenvalue is
-        positive (patterns do grow), by too long a time step if it is negative; `lowest_multiplier` tells which.
-    """
-    t = _start(sim, start)
-    radius = 0.0
-    for _ in range(check_count("iterations", iterations, 1)):
-        t = sim.tangent(y, params, steps=1, initial=t).tangent
-        radius = float(np.sqrt(np.sum(np.square(t, dtype=np.float64))))
-        if not (math.isfinite(radius) and radius > 0.0):
-            break
-        t = t / radius
-    return radius, t
-
-
-def lowest_multiplier(
-    sim: Simulation, y: Any, params: Mapping[str, Any], *, iterations: int = 50, start: Any = None
-) -> tuple[float, np.ndarray]:
-    """Estimate the lowest eigenvalue of the step's Jacobian at y from above, by power iteration on 1 - J.
-
-    Parameters
-    ----------
-    sim, y, params, iterations, start
-        As in `spectral_radius`.
-
-    Returns
-    -------
-    (float, ndarray)
-        The estimate (the Rayleigh quotient), and the mode of unit norm. Below -1: unstable, by too long a time step.
-    """
-    t = _start(sim, start)
-    lowest = math.nan
-    for _ in range(check_count("iterations", iterations, 1)):
-        moved = sim.tangent(y, params, steps=1, initial=t).tangent
-        lowest = float(np.sum(np.multiply(t, moved, dtype=np.float64)))
-        t = t - moved
-        norm = float(np.sqrt(np.sum(np.square(t, dtype=np.float64))))
-        if not (math.isfinite(norm) and norm > 0.0):
-            break
-        t = t / norm
-    return lowest, t
-
-
-def _start(sim: Simulation, start: Any) -> np.ndarray:
-    t = (
-        np.random.default_rng(0).standard_normal(sim.state_shape)
-        if start is None
-        else np.array(start, dtype=np.float64)
-    )
-    if t.shape != sim.state_shape:
-        raise InputError(f"start has shape {t.shape}; it must be {sim.state_shape}.")
-    return t / np.sqrt(np.sum(t * t))
 
 
 # Guards of a run: look(sim, params, step, recent) -> Alarm or None, recent the last states, oldest first
@@ -503,157 +399,6 @@ def watch(
             taken += part
         if progress is not None:
             progress(stretch)
-
-
-# Gradients
-
-
-@dataclass(frozen=True)
-class GradientFlow:
-    """How the adjoint goes back through a run.
-
-    Attributes
-    ----------
-    back : ndarray of int (n,)
-        Steps back from the end, ascending from 0.
-    norm : ndarray (n,)
-        |dL/dy| at that step, the Euclidean norm.
-    params : dict
-        {name: ndarray (n,)}: the gradient (summed over a field) that a window of `back` steps gives.
-    explodes_at : int or None
-        Steps back from which on the norm is above `explode` times its largest value within the first tenth.
-    vanishes_at : int or None
-        Steps back from which on the norm is below `vanish` times its largest value.
-    growth : float
-        Factor per step back, from the end to the farthest step (geometric mean).
-    window : int
-        The shortest window, before any explosion, whose gradient is within a tenth of that of all longer ones.
-    reason : str
-        Why this window.
-    """
-
-    back: np.ndarray
-    norm: np.ndarray
-    params: dict[str, np.ndarray]
-    explodes_at: int | None
-    vanishes_at: int | None
-    growth: float
-    window: int
-    reason: str
-
-    def __str__(self) -> str:
-        lines = [f"{'steps back':>10}  {'|dL/dy|':>10}  " + "  ".join(f"{'dL/d' + name:>11}" for name in self.params)]
-        shown = np.unique(np.linspace(0, len(self.back) - 1, 12).astype(int))
-        for n in shown:
-            gradient = "  ".join(f"{self.params[name][n]:11.3e}" for name in self.params)
-            lines.append(f"{self.back[n]:10d}  {self.norm[n]:10.3e}  {gradient}")
-        state = []
-        if self.explodes_at is not None:
-            state.append(f"explodes {self.explodes_at} steps back")
-        if self.vanishes_at is not None:
-            state.append(f"vanishes {self.vanishes_at} steps back")
-        lines.append(f"factor per step back {self.growth:.6f}; {', '.join(state) or 'neither explodes nor vanishes'}")
-        lines.append(f"window {self.window}: {self.reason}")
-        return "\n".join(lines)
-
-
-def gradient_flow(
-    sim: Simulation,
-    y0: Any,
-    params: Mapping[str, Any],
-    loss: Any,
-    *,
-    steps: int,
-    window: int | None = None,
-    points: int = 50,
-    explode: float = 1e3,
-    vanish: float = 1e-3,
-    closeness: float = 0.1,
-) -> GradientFlow:
-    """Follow the adjoint back through a run, and see how far back a gradient is worth something.
-
-    Parameters
-    ----------
-    sim, y0, params, loss, steps, window
-        As in `Simulation.gradient`.
-    points : int
-        At how many steps, about, the norm is taken.
-    explode, vanish : float
-        Factors that count as explosion and as vanishing.
-    closeness : float
-        How near, relative to the norm, the suggested window's gradient is to those of longer windows. Gradients are
-        compared for ``log p``, so that parameters of different size count alike.
-
-    Returns
-    -------
-    GradientFlow
-    """
-    y0 = sim.check_state(y0)
-    params = sim.check_params(params)
-    steps = check_count("steps", steps, 1)
-    observed = losses.by_step(loss, steps)
-    length = steps - sim._window_start(steps, window)
-    stride = max(1, length // check_count("points", points, 2))
-    marks = sorted({steps - min(n, length) for n in range(0, length + stride, stride)})  # ascending
-    states = [sim.run(y0, params, steps=marks[0]).final]
-    for earlier, later in pairwise(marks):
-        states.append(sim.run(states[-1], params, steps=later - earlier).final)
-    a = np.zeros(sim.state_shape)
-    if steps in observed:
-        a = a + observed[steps].seed(states[-1])
-    back, norm, total = [0], [_norm(a)], {name: [0.0] for name in sim.model.names}
-    # From mark to mark, a = J^T a + the seeds in between; each stretch is a gradient of the linear loss a . y.
-    for n in range(len(marks) - 2, -1, -1):
-        begin, end = marks[n], marks[n + 1]
-        inside = {step - begin: each for step, each in observed.items() if begin <= step < end}
-        stretch = losses.Trajectory({**inside, end - begin: losses.Linear(a)})
-        found = sim.gradient(states[n], params, stretch, steps=end - begin)
-        a = np.asarray(found.initial, dtype=np.float64)
-        back.append(steps - begin)
-        norm.append(_norm(a))
-        for name, part in found.params.items():
-            total[name].append(total[name][-1] + float(np.sum(part)))
-    return _judge(
-        np.array(back), np.array(norm), {k: np.array(v) for k, v in total.items()}, params, explode, vanish, closeness
-    )
-
-
-def _judge(
-    back: np.ndarray,
-    norm: np.ndarray,
-    total: dict[str, np.ndarray],
-    params: Mapping[str, Any],
-    explode: float,
-    vanish: float,
-    closeness: float,
-) -> GradientFlow:
-    near = max(2, 1 + len(norm) // 10)
-    finite = np.where(np.isfinite(norm), norm, np.inf)
-    exploded = np.flatnonzero(finite > explode * np.max(finite[:near]))
-    small = finite < vanish * np.max(finite)
-    vanished = len(small) - int(np.argmin(small[::-1])) if small.any() and not small.all() else len(small)
-    explodes_at = int(back[exploded[0]]) if exploded.size else None
-    vanishes_at = int(back[vanished]) if vanished < len(back) else None
-    growth = float((norm[-1] / norm[0]) ** (1.0 / back[-1])) if norm[0] > 0.0 and norm[-1] > 0.0 else math.nan
-    usable = (exploded[0] if exploded.size else len(back) - 1) if back.size > 1 else 1
-    usable = max(1, int(usable))
-    scaled = np.stack(
-        [series[: usable + 1] * abs(float(np.mean(params[name]))) for name, series in total.items()], axis=1
-    )
-    distance = np.linalg.norm(scaled - scaled[-1], axis=1)
-    far = np.flatnonzero(distance > closeness * np.linalg.norm(scaled[-1]))
-    chosen = min(usable, max(1, int(far[-1]) + 1 if far.size else 1))
-    if chosen == usable and exploded.size:
-        reason = "longer windows are in the range where the adjoint explodes"
-    elif chosen == usable:
-        reason = "the gradient still changes with the window's length; a longer run might want a longer window"
-    else:
-        reason = f"longer windows change the gradient by less than {closeness:.0%}"
-    return GradientFlow(back, norm, total, explodes_at, vanishes_at, growth, int(back[chosen]), reason)
-
-
-def _norm(a: np.ndarray) -> float:
-    return float(np.sqrt(np.sum(np.square(a, dtype=np.float64))))
 
 
 # For optimisers

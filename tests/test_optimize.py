@@ -314,7 +314,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path):
     file = tmp_path / "run.npz"
     whole = checkpointed(file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=r"truncated.*Continuing from the checkpoint before it, .*\.previous"):
+    with pytest.warns(UserWarning, match=r"truncated.*Continuing from the generation before it, .*\.previous"):
         same(checkpointed(file, resume=True), whole)
     file.unlink()  # and so does a missing one
     with pytest.warns(UserWarning, match="there is no file"):
