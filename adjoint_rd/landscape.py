@@ -1,22 +1,9 @@
-"""Landscapes: losses over slices through parameter space, averaged over initial states, and where uniform states
-bifurcate.
+"""Landscapes: losses over slices through parameter space, averaged over initial states.
 
-    found = rd.landscape.scan(sim, starts, {"L2": loss}, params, {"F": np.linspace(0.02, 0.06, 30), "k": ...},
-    steps=2000) rd.landscape_plots.show(found)
+    found = rd.landscape.scan(sim, starts, {"L2": loss}, params, {"F": np.linspace(0.02, 0.06, 30)}, steps=2000)
+    rd.landscape_plots.show(found)
 
-Uniform states of Gray-Scott: the red one (u, v) = (1, 0), always stable, and for ``F >= 4 (F + k)^2`` the blue one with
-
-    v = (F + sqrt(F^2 - 4 F (F + k)^2)) / (2 (F + k)),    u = (F + k) / v
-
-where the Jacobian is ``[[-v^2 - F, -2 (F + k)], [v^2, F + k]]``, of trace k - v^2 and determinant (F + k) (v^2 - F).
-Hence
-
-    saddle-node  F = 4 (F + k)^2, that is  k = sqrt(F) / 2 - F: no blue state above
-    Hopf         v^2 = k, that is  F + k = sqrt(F) k^(1/4), with k > F: the blue state oscillates above
-    Turing       Du (F + k) - Dv (v^2 + F) = 2 sqrt(Du Dv (F + k) (v^2 - F)): the blue state forms patterns above
-
-Source: J. E. Pearson, Science 261 (1993) 189; J. D. Murray, Mathematical Biology II, 2.3 (conditions for Turing
-instability).
+Where uniform states bifurcate: `boundaries`, see `adjoint_rd.bifurcations`.
 """
 
 import json
@@ -31,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from . import files
 from . import losses as losses_module
+from .arrays import as_real_array
+from .bifurcations import Line, blue_state, boundaries, turing_excess
 from .errors import CheckpointError, DivergenceError, InputError, StabilityError, check_count
 from .simulation import Simulation
 
-FILE_FORMAT, FILE_VERSION = "adjoint_rd.landscape", 1
+FILE_FORMAT, FILE_VERSION = "adjoint_rd.landscape", 2
 
-__all__ = ["Landscape", "Line", "blue_state", "boundaries", "pairwise", "scan"]
+__all__ = ["Landscape", "Line", "blue_state", "boundaries", "pairwise", "scan", "turing_excess"]
 
 SAVE_SECONDS = 10.0
 
@@ -113,7 +101,8 @@ def scan(
     gradients : bool
         Compute dL/dp along the axes too.
     path : path, optional
-        An .npz file to keep what is done in, every ten seconds; if it is there, the scan continues from it.
+        An archive of `adjoint_rd.files` (no pickle) to keep what is done in, every ten seconds, the one before it as
+        ``.previous``. If one of them is there, the scan continues from it. A loss is known by its values at the starts.
     workers : int
         Threads that take grid points from a common list.
     progress : callable, optional
@@ -123,186 +112,217 @@ def scan(
     -------
     Landscape
     """
-    starts = [
-        sim.check_state(y)
-        for y in ([starts] if isinstance(starts, np.ndarray) and starts.ndim == len(sim.state_shape) else starts)
-    ]
-    axes = {name: np.array(values, dtype=np.float64) for name, values in axes.items()}
-    if not axes or any(axis.ndim != 1 or not axis.size for axis in axes.values()):
-        raise InputError("axes must be {name: 1-D array}, with at least one entry.")
-    sim.model.check_names({**params, **{name: axis[0] for name, axis in axes.items()}}, "params and axes")
-    base = {name: float(value) for name, value in params.items() if name not in axes}
-    of_start = {
-        label: list(loss) if isinstance(loss, (list, tuple)) else [loss] * len(starts) for label, loss in losses.items()
-    }
-    for label, each in of_start.items():
-        if len(each) != len(starts):
-            raise InputError(f"losses[{label!r}] has {len(each)} losses for {len(starts)} starts.")
-        for loss in each:
-            losses_module.check_loss(loss, f"losses[{label!r}]")
-    steps = check_count("steps", steps, 1)
-    first = sim._window_start(steps, window)
-    shape = tuple(axis.size for axis in axes.values())
-    width = 1 + (len(axes) if gradients else 0)
-    table = np.full((*shape, len(starts), len(of_start), width), np.nan)
-    done = np.zeros(shape, dtype=bool)
-    identity = {
-        "axes": {name: axis.tolist() for name, axis in axes.items()},
-        "params": base, "labels": list(of_start), "starts": [float(np.sum(y, dtype=np.float64)) for y in starts],
-        "steps": steps, "window": window, "gradients": gradients, "dt": sim.dt, "model": sim.model.name,
-        "grid": str(sim.grid), "scheme": sim.scheme_name, "dtype": sim.dtype.name,
-    }  # fmt: skip
-    file = None if path is None else Path(path)
-    if file is not None and file.exists():
-        _read(file, identity, table, done)
-    lock, saved = threading.Lock(), [time.monotonic()]
+    workers = check_count("workers", workers, 1)
+    grid = _Scan(sim, starts, losses, params, axes, steps, window, gradients)
+    file = None if path is None else _ScanFile(path, grid)
+    grid.compute(workers, file, progress)
+    return grid.result()
 
-    def clone() -> Simulation:
-        return Simulation(
-            sim.model,
-            sim.grid,
-            dt=sim.dt,
-            scheme=sim.scheme_name,
-            dtype=sim.dtype,
-            stability=sim.stability or "warn",
-            threads=1,
-        )
 
-    local = threading.local()
+class _Scan:
+    """A scan under way: what is asked for, and the table (*grid, starts, losses, 1 + axes) of what is done."""
 
-    def point(index: tuple[int, ...]) -> None:
-        if workers == 1:
-            mine = sim
-        else:
-            mine = local.sim = getattr(local, "sim", None) or clone()
-        values = {**base, **{name: float(axis[i]) for (name, axis), i in zip(axes.items(), index, strict=True)}}
-        found = np.full((len(starts), len(of_start), width), np.nan)
-        for n, y0 in enumerate(starts):
-            try:
-                y = mine.run(y0, values, steps=first).final if first else y0
-                end = None if gradients else mine.run(y, values, steps=steps - first).final
-                for m, each in enumerate(of_start.values()):
-                    if gradients:
-                        g = mine.gradient(y, values, each[n], steps=steps - first)
-                        found[n, m] = [g.value, *(g.params[name] for name in axes)]
-                    else:
-                        found[n, m, 0] = each[n].value(end)
-            except (StabilityError, DivergenceError):
-                found[n] = np.nan
-        with lock:
-            table[index] = found
-            done[index] = True
-            if file is not None and time.monotonic() - saved[0] > SAVE_SECONDS:
-                _write(file, identity, table, done)
-                saved[0] = time.monotonic()
-            if progress is not None:
-                progress(1)
+    def __init__(
+        self,
+        sim: Simulation,
+        starts: Any,
+        losses: Any,
+        params: Any,
+        axes: Any,
+        steps: Any,
+        window: Any,
+        gradients: bool,
+    ):
+        self.sim, self.gradients = sim, gradients
+        one = isinstance(starts, np.ndarray) and starts.ndim == len(sim.state_shape)
+        self.starts = [sim.check_state(y, "starts") for y in ([starts] if one else starts)]
+        if not self.starts:
+            raise InputError("starts is empty; give at least one initial state (S, *shape).")
+        self.axes = _check_axes(axes)
+        if not isinstance(params, Mapping):
+            raise InputError(f"params={params!r} must be a dict of all parameters that are not in axes.")
+        every = {**params, **{name: float(axis[0]) for name, axis in self.axes.items()}}
+        checked = sim.check_params(every, "params and axes")
+        fields = [name for name, value in checked.items() if isinstance(value, np.ndarray)]
+        if fields:
+            raise InputError(f"params[{fields[0]!r}] is a field; a landscape takes one number for each parameter.")
+        self.params = {name: checked[name] for name in sim.model.names if name not in self.axes}
+        self.losses = _check_losses(losses, len(self.starts))
+        self.at_start = {
+            label: [float(loss.value(y)) for loss, y in zip(each, self.starts, strict=True)]
+            for label, each in self.losses.items()
+        }
+        self.steps, self.window = check_count("steps", steps, 1), window
+        self.first = sim._window_start(self.steps, window)
+        self.shape = tuple(axis.size for axis in self.axes.values())
+        width = 1 + (len(self.axes) if gradients else 0)
+        self.table = np.full((*self.shape, len(self.starts), len(self.losses), width), np.nan)
+        self.done = np.zeros(self.shape, dtype=bool)
+        self._lock, self._local = threading.Lock(), threading.local()
 
-    todo = [index for index in product(*map(range, shape)) if not done[index]]
-    try:
-        if check_count("workers", workers, 1) == 1:
-            for index in todo:
-                point(index)
-        else:
+    def identity(self) -> dict[str, Any]:
+        """What a file must agree with, in JSON's types; a loss is known by its values at the initial states."""
+        sim = self.sim
+        found = {
+            "axes": {name: axis.tolist() for name, axis in self.axes.items()},
+            "params": self.params,
+            "losses": {label: [repr(value) for value in values] for label, values in self.at_start.items()},
+            "starts": [float(np.sum(y, dtype=np.float64)) for y in self.starts],
+            "steps": self.steps,
+            "window": self.window,
+            "gradients": self.gradients,
+            "dt": sim.dt,
+            "model": sim.model.name,
+            "grid": str(sim.grid),
+            "scheme": sim.scheme_name,
+            "dtype": sim.dtype.name,
+        }
+        return json.loads(json.dumps(found))
+
+    def compute(self, workers: int, file: "_ScanFile | None", progress: Callable[[int], None] | None) -> None:
+        """Compute what is not done; write it to the file every ten seconds, and whatever ends it."""
+        todo = [index for index in product(*map(range, self.shape)) if not self.done[index]]
+
+        def one(index: tuple[int, ...]) -> None:
+            found = self._point(self.sim if workers == 1 else self._own_simulation(), index)
+            with self._lock:
+                self.table[index], self.done[index] = found, True
+                if file is not None:
+                    file.write(at_least=SAVE_SECONDS)
+                if progress is not None:
+                    progress(1)
+
+        try:
+            if workers == 1:
+                for index in todo:
+                    one(index)
+                return
             with ThreadPoolExecutor(workers) as pool:
                 try:
-                    for _ in pool.map(point, todo):
+                    for _ in pool.map(one, todo):
                         pass
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-    finally:
-        if file is not None:
-            with lock:
-                _write(file, identity, table, done)
-    unstable = np.isnan(table[..., 0, 0]).sum(axis=-1)
-    values, spread, slopes = {}, {}, {}
-    for m, label in enumerate(of_start):
-        mine = np.ma.masked_invalid(table[..., m, :])
-        values[label] = mine[..., 0].mean(axis=-1).filled(np.nan)
-        spread[label] = mine[..., 0].std(axis=-1).filled(np.nan)
-        if gradients:
-            slopes[label] = mine[..., 1:].mean(axis=-2).filled(np.nan)
-    return Landscape(axes, base, values, spread, slopes, unstable)
+        finally:
+            if file is not None and todo:
+                with self._lock:
+                    file.write()
+
+    def _own_simulation(self) -> Simulation:
+        """The simulation of this thread: buffers are not shared."""
+        found = getattr(self._local, "sim", None)
+        if found is None:
+            sim = self.sim
+            found = self._local.sim = Simulation(
+                sim.model,
+                sim.grid,
+                dt=sim.dt,
+                scheme=sim.scheme_name,
+                dtype=sim.dtype,
+                stability=sim.stability,
+                threads=1,
+            )
+        return found
+
+    def _point(self, sim: Simulation, index: tuple[int, ...]) -> np.ndarray:
+        """Values and slopes (starts, losses, 1 + axes) at a grid point; NaN for a run that does not stay finite."""
+        point = {name: float(axis[i]) for (name, axis), i in zip(self.axes.items(), index, strict=True)}
+        params = {**self.params, **point}
+        found = np.full(self.table.shape[len(self.shape) :], np.nan)
+        rest = self.steps - self.first
+        for n, y0 in enumerate(self.starts):
+            try:
+                y = sim.run(y0, params, steps=self.first).final if self.first else y0
+                end = None if self.gradients else sim.run(y, params, steps=rest).final
+                for m, each in enumerate(self.losses.values()):
+                    if end is not None:
+                        found[n, m, 0] = each[n].value(end)
+                    else:
+                        g = sim.gradient(y, params, each[n], steps=rest)
+                        found[n, m] = [g.value, *(g.params[name] for name in self.axes)]
+            except (StabilityError, DivergenceError):
+                found[n] = np.nan
+        return found
+
+    def result(self) -> Landscape:
+        """Means over the initial states."""
+        unstable = np.isnan(self.table[..., 0, 0]).sum(axis=-1)
+        values, spread, slopes = {}, {}, {}
+        for m, label in enumerate(self.losses):
+            mine = np.ma.masked_invalid(self.table[..., m, :])
+            values[label] = mine[..., 0].mean(axis=-1).filled(np.nan)
+            spread[label] = mine[..., 0].std(axis=-1).filled(np.nan)
+            if self.gradients:
+                slopes[label] = mine[..., 1:].mean(axis=-2).filled(np.nan)
+        return Landscape(self.axes, self.params, values, spread, slopes, unstable)
 
 
-def _write(file: Path, identity: Mapping[str, Any], table: np.ndarray, done: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    files.write_archive(file, FILE_FORMAT, FILE_VERSION, {"identity": identity}, {"table": table, "done": done})
+class _ScanFile:
+    """The archive of a scan, and the generation before it."""
+
+    def __init__(self, path: Any, scan: _Scan):
+        try:
+            self.path = Path(path)
+        except TypeError:
+            raise InputError(f"path={path!r} must be a string or a path.") from None
+        self.scan, self.identity = scan, scan.identity()
+        self._written = time.monotonic()
+        if self.path.is_dir():
+            raise InputError(f"path={str(path)!r} is a folder; give the name of a file.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._owned = files.any_generation(self.path)
+        if self._owned:
+            self._read()
+
+    def write(self, at_least: float = 0.0) -> None:
+        """Write what is done, if the last time was `at_least` so many seconds ago."""
+        if time.monotonic() - self._written < at_least:
+            return
+        arrays = {"table": self.scan.table, "done": self.scan.done}
+        content = {"identity": self.identity}
+        files.write_archive(self.path, FILE_FORMAT, FILE_VERSION, content, arrays, keep_previous=self._owned)
+        self._owned, self._written = True, time.monotonic()
+
+    def _read(self) -> None:
+        try:
+            said, arrays = files.read_latest(self.path, FILE_FORMAT, FILE_VERSION, stacklevel=5)
+        except (InputError, OSError) as error:
+            raise CheckpointError(f"{self.path} is not a scan: {error} Delete it to start anew.") from error
+        there = said.get("identity", {})
+        different = [name for name in self.identity if there.get(name) != self.identity[name]]
+        if different:
+            raise CheckpointError(
+                f"{self.path} is of another scan (other {', '.join(different)}). Delete it or give another path."
+            )
+        self.scan.table[...], self.scan.done[...] = arrays["table"], arrays["done"]
 
 
-def _read(file: Path, identity: Mapping[str, Any], table: np.ndarray, done: np.ndarray) -> None:
-    try:
-        said, arrays = files.read_archive(file, FILE_FORMAT, FILE_VERSION)
-    except (InputError, OSError) as error:
-        raise CheckpointError(f"{file} is not a scan: {error} Delete it to start anew.") from error
-    mine = json.loads(json.dumps(identity))
-    different = [name for name in mine if said["identity"].get(name) != mine[name]]
-    if different:
-        raise CheckpointError(
-            f"{file} is of another scan (other {', '.join(different)}). Delete it or give another path."
-        )
-    table[...], done[...] = arrays["table"], arrays["done"]
+def _check_axes(axes: Any) -> dict[str, np.ndarray]:
+    if not isinstance(axes, Mapping) or not axes:
+        raise InputError(f"axes={axes!r} must be a dict {{name: 1-D array}} with at least one entry.")
+    checked = {}
+    for name, values in axes.items():
+        axis = np.array(as_real_array(f"axes[{name!r}]", values), dtype=np.float64)
+        if axis.ndim != 1 or not axis.size or not np.isfinite(axis).all():
+            raise InputError(f"axes[{name!r}]={values!r} must be a 1-D array of finite numbers.")
+        checked[name] = axis
+    return checked
 
 
-# Uniform states of Gray-Scott
-
-
-@dataclass(frozen=True)
-class Line:
-    """A boundary in the plane of k and F: points (k[i], F[i]), and what it is."""
-
-    name: str
-    k: np.ndarray
-    F: np.ndarray
-    meaning: str
-
-
-def blue_state(F: Any, k: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(u, v) of the uniform state with the larger v; NaN where there is none."""
-    F, k = np.asarray(F, dtype=np.float64), np.asarray(k, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        v = (F + np.sqrt(F * F - 4.0 * F * (F + k) ** 2)) / (2.0 * (F + k))
-        return (F + k) / v, v
-
-
-def turing_excess(F: Any, k: Any, Du: float, Dv: float) -> np.ndarray:
-    """Positive where some wave grows on the blue state by Turing's mechanism; NaN where there is no blue state."""
-    _, v = blue_state(F, k)
-    s = np.asarray(F) + np.asarray(k)
-    determinant = s * (v * v - F)
-    return Du * s - Dv * (v * v + F) - 2.0 * np.sqrt(Du * Dv * np.maximum(determinant, 0.0))
-
-
-def boundaries(Du: float, Dv: float, F: Any = None) -> list[Line]:
-    """The saddle-node, Hopf and Turing lines of Gray-Scott, for ``0 < F <= 1/4``.
-
-    Parameters
-    ----------
-    Du, Dv : float
-    F : 1-D array, optional
-        Where to compute them; the Hopf line is given at its own points.
-
-    Returns
-    -------
-    list of Line
-    """
-    F = np.linspace(1e-4, 0.12, 400) if F is None else np.array(F, dtype=np.float64)
-    F = F[(F > 0) & (F < 0.25)]
-    edge = np.sqrt(F) / 2.0 - F
-    kept = edge >= 0.0
-    saddle = Line("saddle-node", edge[kept], F[kept], "no blue state for larger k")
-    k = np.linspace(1e-6, 1.0 / 16.0, 400)
-    root = (k**0.25 - np.sqrt(np.maximum(np.sqrt(k) - 4.0 * k, 0.0))) / 2.0
-    hopf = Line("Hopf", k, root**2, "the blue state oscillates for smaller F")
-    points = []
-    for f, most in zip(F[kept], edge[kept], strict=True):
-        trial = np.linspace(0.0, most * (1.0 - 1e-9), 200)
-        excess = turing_excess(f, trial, Du, Dv)
-        for n in np.flatnonzero((excess[:-1] < 0.0) != (excess[1:] < 0.0)):
-            points.append((brentq(lambda q, f=f: float(turing_excess(f, q, Du, Dv)), trial[n], trial[n + 1]), f))
-    turing = np.array(points).reshape(-1, 2)
-    return [saddle, hopf, Line("Turing", turing[:, 0], turing[:, 1], "the blue state forms patterns for larger k")]
+def _check_losses(losses: Any, count: int) -> dict[str, list[Any]]:
+    """{label: a loss for each start}."""
+    if not isinstance(losses, Mapping) or not losses:
+        raise InputError('losses must be a dict {label: loss} with at least one entry, such as {"L2": loss}.')
+    of_start = {
+        label: list(loss) if isinstance(loss, (list, tuple)) else [loss] * count for label, loss in losses.items()
+    }
+    for label, each in of_start.items():
+        if len(each) != count:
+            raise InputError(f"losses[{label!r}] has {len(each)} losses for {count} starts.")
+        for loss in each:
+            losses_module.check_loss(loss, f"losses[{label!r}]")
+    return of_start
 
 
 # Classes

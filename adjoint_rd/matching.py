@@ -221,8 +221,8 @@ def steady_targets(
     seed : int
         Pattern n is that of ``start(default_rng([seed, 3, n]))``, whatever `count` is.
     path : path, optional
-        An archive of `adjoint_rd.files` (no pickle), written after every few patterns. What it holds is not computed
-        again; if `count` is larger, patterns are added.
+        An archive of `adjoint_rd.files` (no pickle), written after every few patterns, and the one before it as
+        ``.previous``. What it holds is not computed again; if `count` is larger, patterns are added.
     progress : callable, optional
         Called with the number of patterns found since the last call.
 
@@ -247,14 +247,17 @@ def steady_targets(
         "seed": seed,
     }
     file = None if path is None else Path(path)
-    found = _read(file, identity, sim) if file is not None and file.exists() else []
+    found = _read(file, identity, sim) if file is not None and files.any_generation(file) else []
+    owned = bool(found)
     while len(found) < count:
         numbers = range(len(found), min(count, len(found) + available_threads()))
         states = np.stack([sim.check_state(start(np.random.default_rng([seed, TARGET, n]))) for n in numbers])
         found.extend(sim.run_to_steady(states, params, tol=tol, max_steps=max_steps).final)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            files.write_archive(file, FORMAT, VERSION, {"of": identity}, {"targets": np.array(found)})
+            arrays = {"targets": np.array(found)}
+            files.write_archive(file, FORMAT, VERSION, {"of": identity}, arrays, keep_previous=owned)
+            owned = True
         if progress is not None:
             progress(len(numbers))
     return np.array(found[:count])
@@ -262,7 +265,7 @@ def steady_targets(
 
 def _read(file: Path, identity: Mapping[str, Any], sim: Simulation) -> list[np.ndarray]:
     try:
-        header, arrays = files.read_archive(file, FORMAT, VERSION)
+        header, arrays = files.read_latest(file, FORMAT, VERSION, stacklevel=4)
         said, targets = header["of"], arrays["targets"]
     except (InputError, KeyError) as error:
         raise CheckpointError(f"{file} holds no targets: {error}. Delete it to compute them anew.") from error

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import adjoint_rd as rd
-from adjoint_rd import landscape, landscape_plots
+from adjoint_rd import files, landscape, landscape_plots
 
 TRUE = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
 
@@ -80,9 +80,59 @@ def test_a_scan_resumes_from_its_file(setting, tmp_path):
         assert np.array_equal(found.gradients[label], whole.gradients[label])
     with pytest.raises(rd.CheckpointError, match="other steps"):
         landscape.scan(sim, starts, losses, TRUE, AXES, steps=51, path=file)
+    other = {**losses, "first": rd.losses.L2(0.9 * starts[0])}
+    with pytest.raises(rd.CheckpointError, match="other losses"):
+        landscape.scan(sim, starts, other, TRUE, AXES, steps=50, path=file)
     file.write_bytes(b"nothing")
+    rest.clear()
+    with pytest.warns(UserWarning, match="Continuing from the generation before it"):
+        found = landscape.scan(sim, starts, losses, TRUE, AXES, steps=50, path=file, progress=rest.append)
+    assert len(rest) == 7 and np.array_equal(found.values["own"], whole.values["own"])
+    file.write_bytes(b"nothing")
+    files.previous(file).unlink()
     with pytest.raises(rd.CheckpointError, match="not a scan"):
         landscape.scan(sim, starts, losses, TRUE, AXES, steps=50, path=file)
+
+
+def test_a_finished_scan_is_not_written_again(setting, tmp_path):
+    sim, starts, losses = setting
+    file = tmp_path / "scan.npz"
+    options = dict(steps=5, path=file, gradients=False)
+    landscape.scan(sim, starts, losses, TRUE, {"F": [0.03, 0.04]}, **options)
+    before = file.stat().st_mtime_ns
+    landscape.scan(sim, starts, losses, TRUE, {"F": [0.03, 0.04]}, **options)
+    assert file.stat().st_mtime_ns == before and [each.name for each in tmp_path.iterdir()] == ["scan.npz"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(axes={}), "at least one"),
+        (dict(axes={"F": [0.03, np.nan]}), "finite"),
+        (dict(axes={"F": 0.03}), "1-D"),
+        (dict(axes={"f": [0.03]}), "Did you mean 'F'"),
+        (dict(axes={"F": ["a"]}), "real numbers"),
+        (dict(params=dict(TRUE, k=np.full((16, 16), 0.06))), "field"),
+        (dict(params=dict(TRUE, k=np.nan)), "finite"),
+        (dict(params=3.0), "dict"),
+        (dict(losses={}), "at least one"),
+        (dict(losses={"a": [rd.losses.L2(np.ones((2, 16, 16)))]}), "1 losses for 2 starts"),
+        (dict(losses={"a": rd.losses.L2(np.ones((2, 8, 8)))}), "does not fit"),
+        (dict(losses={"a": 1.0}), "has no value"),
+        (dict(starts=[]), "starts is empty"),
+        (dict(starts=np.ones((3, 16, 16))), "starts"),
+        (dict(window=99), "window"),
+        (dict(workers=0), "workers"),
+        (dict(path=3), "path"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_computed(setting, changes, message, monkeypatch):
+    sim, starts, losses = setting
+    given = dict(starts=starts, losses=losses, params=TRUE, axes=AXES, steps=5) | changes
+    monkeypatch.setattr(landscape.Simulation, "gradient", None)
+    monkeypatch.setattr(landscape.Simulation, "run", None)
+    with pytest.raises(rd.InputError, match=message):
+        landscape.scan(sim, **given)
 
 
 def jacobian(F, k):

@@ -126,6 +126,11 @@ def test_targets_are_computed_once_and_added_to(sim, start, targets, tmp_path, m
     assert header["of"]["params"] == TRUE and len(arrays["targets"]) == 4
     with pytest.raises(rd.CheckpointError, match="params"):
         matching.steady_targets(sim, dict(TRUE, F=0.04), start, 2, **options)
+    monkeypatch.undo()
+    file.write_bytes(b"no archive")
+    with pytest.warns(UserWarning, match="generation before it"):
+        assert np.array_equal(matching.steady_targets(sim, TRUE, start, 4, **options), targets)
+    files.previous(file).unlink(missing_ok=True)
     file.write_bytes(b"no archive")
     with pytest.raises(rd.CheckpointError, match="no targets"):
         matching.steady_targets(sim, TRUE, start, 2, **options)
