@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import landscape_plots
-from .errors import InputError, check_count
+from .arrays import as_real_array
+from .errors import InputError, check_choice, check_count, check_number
 from .files import replacing
 from .landscape import Landscape
 
@@ -48,11 +50,14 @@ def runs(
     from matplotlib import colormaps
 
     by_label = states if isinstance(states, Mapping) else {"": states}
-    shown = {label: np.asarray(run)[:, species] for label, run in by_label.items()}
-    for label, run in shown.items():
-        if run.ndim != 3 or not len(run):
-            raise InputError(f"the states {label!r} must be (n, S, rows, columns) with n >= 1.")
-    if limits is None:
+    if not by_label:
+        raise InputError("states is empty; give {label: states (n, S, rows, columns)}.")
+    shown = {label: _species(label, run, species) for label, run in by_label.items()}
+    check_choice("colormap", colormap, tuple(colormaps))
+    scale = check_count("scale", scale, 1)
+    if limits is not None:
+        limits = _limits(limits)
+    else:
         finite = np.concatenate([run[np.isfinite(run)].ravel() for run in shown.values()])
         limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     low, high = limits
@@ -94,6 +99,7 @@ def training(
         At most so many; the axes are those of the last.
     fps : float
     """
+    landscape_plots.check_histories(histories)
     longest = max(len(np.ravel(series)) for history in histories.values() for series in history.values())
     limits = [(ax.get_xlim(), ax.get_ylim()) for ax in landscape_plots.training(histories, truth=truth).axes]
 
@@ -151,24 +157,59 @@ def write(frames: Iterable[Any], path: Any, *, fps: float = 12.0) -> None:
     """Write frames, arrays (rows, columns, 3) of uint8 or matplotlib figures, to a .gif or .mp4 file."""
     from PIL import Image
 
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(f"path={path!r} must be a string or a path.") from None
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
+    if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
+        raise InputError(f"{path.name} needs the program ffmpeg, which is not here. Install it, or write a .gif.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"path={str(path)!r}: there is no folder {path.parent}.")
+    check_number("fps", fps, above=0.0)
     pictures = [_picture(frame) for frame in frames]
     if not pictures:
         raise InputError("an animation needs at least one frame.")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise InputError(f"the frames differ in shape: {pictures[0].shape} and others.")
     if path.suffix.lower() == ".gif":
         images = [Image.fromarray(picture).quantize(128) for picture in pictures]
         options: dict[str, Any] = dict(save_all=True, append_images=images[1:], duration=max(20, round(1000 / fps)))
         with replacing(path) as file:
             images[0].save(file, format="GIF", loop=0, **options)
         return
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
     _write_mp4(pictures, path, fps)
+
+
+def _species(label: str, run: Any, species: int) -> np.ndarray:
+    """One species of a run, (n, rows, columns)."""
+    states = as_real_array(f"states[{label!r}]", run)
+    if states.ndim != 4 or not states.size:
+        raise InputError(f"the states {label!r} of shape {states.shape} must be (n, S, rows, columns) with n >= 1.")
+    count = states.shape[1]
+    if not isinstance(species, (int, np.integer)) or not -count <= species < count:
+        raise InputError(f"species={species!r} must be an index of the {count} species.")
+    return states[:, species]
+
+
+def _limits(given: Any) -> tuple[float, float]:
+    try:
+        low, high = (check_number("limits", each) for each in given)
+    except (TypeError, ValueError):
+        raise InputError(f"limits={given!r} must be (low, high), finite.") from None
+    return low, high
 
 
 def _picture(frame: Any) -> np.ndarray:
     if isinstance(frame, np.ndarray):
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise InputError(
+                f"a frame of shape {frame.shape} and dtype {frame.dtype} must be (rows, columns, 3), uint8."
+            )
         return frame
+    if not callable(getattr(frame, "savefig", None)):
+        raise InputError(f"a frame {frame!r} must be an array (rows, columns, 3) of uint8 or a matplotlib figure.")
     from PIL import Image
 
     stream = io.BytesIO()
@@ -178,14 +219,18 @@ def _picture(frame: Any) -> np.ndarray:
 
 
 def _write_mp4(pictures: list[np.ndarray], path: Path, fps: float) -> None:
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise InputError(f"{path.name} needs the program ffmpeg, which is not here. Install it, or write a .gif.")
     rows, columns = (n - n % 2 for n in pictures[0].shape[:2])  # H.264 wants even sizes
-    command = [program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}"]
-    command += ["-r", f"{fps:g}", "-i", "-", "-pix_fmt", "yuv420p", str(path.absolute())]
+    command = ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}"]
     raw = b"".join(np.ascontiguousarray(picture[:rows, :columns]).tobytes() for picture in pictures)
-    subprocess.run(command, input=raw, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder) / "film.mp4"
+        command += ["-r", f"{fps:g}", "-i", "-", "-pix_fmt", "yuv420p", str(film)]
+        done = subprocess.run(command, input=raw, capture_output=True)
+        if done.returncode or not film.exists():
+            said = done.stderr.decode(errors="replace").strip()
+            raise InputError(f"ffmpeg could not write {path.name} (exit code {done.returncode}): {said}")
+        with replacing(path) as file:
+            file.write(film.read_bytes())
 
 
 def _padded(picture: np.ndarray, rows: int) -> np.ndarray:

@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from .arrays import as_real_array
+from .errors import check_number
+
 __all__ = ["Line", "blue_state", "boundaries", "turing_excess"]
 
 
@@ -36,7 +39,7 @@ class Line:
 
 def blue_state(F: Any, k: Any) -> tuple[np.ndarray, np.ndarray]:
     """(u, v) of the uniform state with the larger v; NaN where there is none."""
-    F, k = np.asarray(F, dtype=np.float64), np.asarray(k, dtype=np.float64)
+    F, k = as_real_array("F", F).astype(np.float64), as_real_array("k", k).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         v = (F + np.sqrt(F * F - 4.0 * F * (F + k) ** 2)) / (2.0 * (F + k))
         return (F + k) / v, v
@@ -63,7 +66,8 @@ def boundaries(Du: float, Dv: float, F: Any = None) -> list[Line]:
     -------
     list of Line
     """
-    F = np.linspace(1e-4, 0.12, 400) if F is None else np.array(F, dtype=np.float64)
+    Du, Dv = check_number("Du", Du, above=0.0), check_number("Dv", Dv, above=0.0)
+    F = np.linspace(1e-4, 0.12, 400) if F is None else as_real_array("F", F).astype(np.float64)
     F = F[(F > 0) & (F < 0.25)]
     edge = np.sqrt(F) / 2.0 - F
     kept = edge >= 0.0

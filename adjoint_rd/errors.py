@@ -4,6 +4,7 @@ Every error raised on purpose descends from `AdjointRDError`; bad input is also 
 know nothing of this library can still catch it.
 """
 
+import math
 import numbers
 import operator
 from collections.abc import Iterable
@@ -77,6 +78,18 @@ def as_real(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError
     return float(value)
+
+
+def check_number(argument: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
+    """Return `value` as a float if it is a finite real number, > `above` and >= `least`."""
+    try:
+        number = as_real(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if math.isfinite(number) and (above is None or number > above) and (least is None or number >= least):
+        return number
+    wanted = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
+    raise InputError(f"{argument}={value!r} must be a finite number{wanted}.")
 
 
 def check_count(argument: str, value: Any, least: int = 0) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import losses
-from .errors import check_count
+from .errors import check_count, check_number
 from .simulation import Simulation
 
 __all__ = ["GradientFlow", "gradient_flow"]
@@ -100,6 +100,8 @@ def gradient_flow(
     -------
     GradientFlow
     """
+    explode, vanish = check_number("explode", explode, above=0.0), check_number("vanish", vanish, above=0.0)
+    closeness = check_number("closeness", closeness, above=0.0)
     y0 = sim.check_state(y0)
     params = sim.check_params(params)
     steps = check_count("steps", steps, 1)

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DivergenceError, InputError, check_choice, check_count
+from .errors import DivergenceError, InputError, check_choice, check_count, check_number
 from .gradient_flow import GradientFlow, gradient_flow
 from .indicators import checkerboard, flip, lowest_multiplier, outside, spectral_radius
 from .simulation import Simulation
@@ -92,6 +92,7 @@ class Limit:
 
     def __post_init__(self):
         check_choice("limit", self.limit, ("certain", "safe"))
+        check_number("margin", self.margin, above=0.0)
 
     def reset(self) -> None:
         """Forget earlier runs."""
@@ -121,6 +122,12 @@ class Range:
     box: Any = None
     name: str = "range"
     _allowed: float = field(default=0.0, repr=False)
+
+    def __post_init__(self):
+        check_number("margin", self.margin, least=0.0)
+        check_number("above", self.above, least=0.0)
+        if self.box is not None:
+            self.box = _check_box(self.box)
 
     def reset(self) -> None:
         """Forget earlier runs."""
@@ -159,6 +166,11 @@ class Flip:
     _last: float = field(default=math.inf, repr=False)
     _grown: int = field(default=0, repr=False)
 
+    def __post_init__(self):
+        check_number("least", self.least, least=0.0)
+        check_number("share", self.share, least=0.0)
+        check_count("looks", self.looks, 1)
+
     def reset(self) -> None:
         """Forget earlier runs."""
         self._last, self._grown = math.inf, 0
@@ -186,6 +198,10 @@ class Checkerboard:
     growth: float = 3.0
     name: str = "checkerboard"
     _smallest: float = field(default=math.inf, repr=False)
+
+    def __post_init__(self):
+        check_number("least", self.least, least=0.0)
+        check_number("growth", self.growth, least=1.0)
 
     def reset(self) -> None:
         """Forget earlier runs."""
@@ -224,6 +240,11 @@ class Multiplier:
     _mode: Any = field(default=None, repr=False)
     _count: int = field(default=0, repr=False)
 
+    def __post_init__(self):
+        check_number("margin", self.margin, least=0.0)
+        for argument in ("first", "later", "every"):
+            check_count(argument, getattr(self, argument), 1)
+
     def reset(self) -> None:
         """Forget earlier runs."""
         self._mode, self._count = None, 0
@@ -258,6 +279,9 @@ class PatternLost:
     least: float = 1e-3
     name: str = "pattern lost"
 
+    def __post_init__(self):
+        check_number("least", self.least, above=0.0)
+
     def reset(self) -> None:
         """Forget earlier runs."""
 
@@ -274,6 +298,28 @@ class PatternLost:
 def default_guards() -> list[Any]:
     """Fresh guards: Multiplier, Range, PatternLost; the others alarm for nothing too often to be on by default."""
     return [Multiplier(), Range(), PatternLost()]
+
+
+def check_guards(guards: Any) -> list[Any]:
+    """Return guards as a list, or raise an `InputError` that says what is none."""
+    if not isinstance(guards, (list, tuple)):
+        raise InputError(f"guards={guards!r} must be a list of guards, such as [guards.Limit(), guards.Range()].")
+    for guard in guards:
+        if isinstance(guard, type):
+            raise InputError(f"guards has {guard!r}, which is a class; make one of it, such as guards.Range().")
+        if not all(callable(getattr(guard, name, None)) for name in ("look", "reset")):
+            raise InputError(f"guards has {guard!r}, which has no look() and reset(); see adjoint_rd.guards.")
+    return list(guards)
+
+
+def _check_box(box: Any) -> tuple[tuple[float, float], ...]:
+    try:
+        pairs = tuple((check_number("box", low), check_number("box", high)) for low, high in box)
+    except (TypeError, ValueError):
+        pairs = ()
+    if not pairs or not all(low < high for low, high in pairs):
+        raise InputError(f"box={box!r} must be ((low, high), ...) with low < high, one pair for each species.")
+    return pairs
 
 
 def first_alarm(
@@ -294,6 +340,7 @@ def first_alarm(
     -------
     Alarm or None
     """
+    guards = check_guards(guards)
     before = [guard for guard in guards if getattr(guard, "needs_no_run", False)]
     during = [guard for guard in guards if guard not in before]
     for sim, y0, params, steps in runs:
@@ -375,7 +422,7 @@ def watch(
     """
     y = sim.check_state(y0)
     steps, every = check_count("steps", steps), check_count("every", every, 1)
-    guards = default_guards() if guards is None else list(guards)
+    guards = default_guards() if guards is None else check_guards(guards)
     for guard in guards:
         guard.reset()
     recent, taken, alarms, silent = [y], 0, [], list(guards)
@@ -424,6 +471,9 @@ def constraint(obj: Any, *, limit: str = "safe", margin: float = 1.0) -> Any:
     from scipy.optimize import NonlinearConstraint
 
     check_choice("limit", limit, ("safe", "certain"))
+    check_number("margin", margin, above=0.0)
+    if not (callable(getattr(obj, "unpack", None)) and hasattr(obj, "sim")):
+        raise InputError(f"obj={obj!r} must be an Objective.")
 
     def function(x: np.ndarray) -> float:
         values = obj.unpack(x)

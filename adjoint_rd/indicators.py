@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import as_real_array
 from .errors import InputError, check_count
 from .simulation import Simulation
 
@@ -14,6 +15,8 @@ __all__ = ["checkerboard", "flip", "lowest_multiplier", "outside", "spectral_rad
 
 def outside(y: np.ndarray, box: Sequence[tuple[float, float]]) -> float:
     """How far the state (S, *shape) leaves the box ((low, high) per species); negative inside, inf if not finite."""
+    if len(y) != len(box):
+        raise InputError(f"box={box!r} has {len(box)} pairs (low, high); the state has {len(y)} species.")
     excess = -math.inf
     for each, (low, high) in zip(y, box, strict=True):
         smallest, largest = float(each.min()), float(each.max())
@@ -28,7 +31,7 @@ def checkerboard(y: np.ndarray) -> float:
 
     On smooth patterns it falls with the fourth power of the wave number (in 2-D).
     """
-    z = np.asarray(y, dtype=np.float64)
+    z = np.asarray(as_real_array("y", y), dtype=np.float64)
     for axis in range(1, z.ndim):
         z = 0.5 * z - 0.25 * (np.roll(z, 1, axis) + np.roll(z, -1, axis))
     return float(np.max(np.abs(z)))
@@ -36,6 +39,8 @@ def checkerboard(y: np.ndarray) -> float:
 
 def flip(before: np.ndarray, y: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Amplitude of what changes sign in every step, and its share: 1 if nothing else changes, 0 for smooth motion."""
+    if not np.shape(before) == np.shape(y) == np.shape(after):
+        raise InputError(f"the states have shapes {np.shape(before)}, {np.shape(y)} and {np.shape(after)}.")
     with np.errstate(all="ignore"):
         amplitude = float(np.max(np.abs(after - 2.0 * y + before))) / 4.0
         change = float(np.max(np.abs(after - y))) / 2.0
@@ -106,8 +111,11 @@ def _start(sim: Simulation, start: Any) -> np.ndarray:
     t = (
         np.random.default_rng(0).standard_normal(sim.state_shape)
         if start is None
-        else np.array(start, dtype=np.float64)
+        else np.array(as_real_array("start", start), dtype=np.float64)
     )
     if t.shape != sim.state_shape:
         raise InputError(f"start has shape {t.shape}; it must be {sim.state_shape}.")
-    return t / np.sqrt(np.sum(t * t))
+    norm = np.sqrt(np.sum(t * t))
+    if not 0.0 < norm < math.inf:
+        raise InputError(f"start has the norm {norm:g}; it must be positive and finite.")
+    return t / norm

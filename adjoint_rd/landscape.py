@@ -345,8 +345,15 @@ def pairwise(
     (list of str, ndarray (n, n))
         Entry (i, j): the loss of class j's patterns against targets of class i, without each pattern against itself.
     """
+    if not isinstance(classes, Mapping):
+        raise InputError(f"classes={classes!r} must be a dict {{name: patterns (S, *shape)}}.")
+    if not callable(make_loss):
+        raise InputError(f"make_loss={make_loss!r} must be a function target -> loss, such as losses.L2.")
     names = list(classes)
     made = {name: [make_loss(target) for target in classes[name]] for name in names}
+    for each in made.values():
+        for loss in each:
+            losses_module.check_loss(loss, "make_loss(target)")
     matrix = np.full((len(names), len(names)), math.nan)
     for i, one in enumerate(names):
         for j, other in enumerate(names):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_choice
 from .landscape import Landscape, boundaries
 
 __all__ = ["pairwise", "show", "training"]
@@ -47,7 +47,9 @@ def show(
     """
     from matplotlib.figure import Figure
 
-    labels = list(found.values) if labels is None else list(labels)
+    if not isinstance(found, Landscape):
+        raise InputError(f"found={found!r} must be a Landscape, as landscape.scan returns.")
+    labels = list(found.values) if labels is None else [check_choice("labels", name, found.values) for name in labels]
     names = list(found.axes)
     if len(names) == 1:
         figure, axes = _panels(len(labels), 4.5, 3.5)
@@ -157,6 +159,8 @@ def pairwise(names: Sequence[str], matrix: np.ndarray, *, log: bool = True) -> A
     """Draw a matrix from `adjoint_rd.landscape.pairwise`."""
     from matplotlib.figure import Figure
 
+    if np.shape(matrix) != (len(names), len(names)):
+        raise InputError(f"matrix has shape {np.shape(matrix)}; {len(names)} names need {(len(names),) * 2}.")
     figure = Figure(figsize=(1.5 + 0.45 * len(names), 1.2 + 0.45 * len(names)), layout="constrained")
     ax = figure.subplots()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -166,6 +170,15 @@ def pairwise(names: Sequence[str], matrix: np.ndarray, *, log: bool = True) -> A
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="patterns", ylabel="targets")
     return figure
+
+
+def check_histories(histories: Any) -> None:
+    """Raise an `InputError` unless `histories` is a dict of dicts with "value"."""
+    if not isinstance(histories, Mapping) or not histories:
+        raise InputError('histories must be {label: {"value": array, ...}} with at least one entry.')
+    for label, history in histories.items():
+        if not isinstance(history, Mapping) or "value" not in history:
+            raise InputError(f'histories[{label!r}] must be a dict with the losses as "value".')
 
 
 def training(histories: Mapping[str, Any], *, truth: Mapping[str, float] | None = None) -> Any:
@@ -180,6 +193,7 @@ def training(histories: Mapping[str, Any], *, truth: Mapping[str, float] | None 
     """
     from matplotlib.figure import Figure
 
+    check_histories(histories)
     names = sorted({name for history in histories.values() for name in history} - {"value"})
     figure = Figure(figsize=(3.2 * (1 + len(names)), 3.0), layout="constrained")
     axes = figure.subplots(1, 1 + len(names), squeeze=False)[0]

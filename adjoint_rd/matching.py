@@ -85,9 +85,11 @@ class PatternMatching:
         transform: Any = "log",
         seed: int = 0,
     ):
+        _check_function("start", start, "start(rng) -> y0")
+        _check_function("make_loss", make_loss, "make_loss(patterns) -> loss, such as pattern_losses.LogSpectrum")
         self.sim, self.start, self.make_loss = sim, start, make_loss
-        if len(targets) < 1:
-            raise InputError("targets is empty; give at least one pattern (S, *shape).")
+        if not isinstance(targets, (Sequence, np.ndarray)) or not len(targets):
+            raise InputError("targets must be one pattern (S, *shape) or more, and is empty or no sequence.")
         self.targets = [sim.check_state(y, f"targets[{n}]") for n, y in enumerate(targets)]
         self.steps = check_count("window", window, 1)
         self.warmup, self.tol = check_count("warmup", warmup), tol
@@ -236,6 +238,7 @@ def steady_targets(
         If the file is of other settings, or not readable.
     """
     count = check_count("count", count, 1)
+    _check_function("start", start, "start(rng) -> y0")
     first = sim.check_state(start(np.random.default_rng([seed, TARGET, 0])), "start(rng)")
     params = sim.check_params(params)
     identity = {
@@ -263,12 +266,17 @@ def steady_targets(
     return np.array(found[:count])
 
 
+def _check_function(argument: str, value: Any, wanted: str) -> None:
+    if not callable(value):
+        raise InputError(f"{argument}={value!r} must be a function {wanted}.")
+
+
 def _read(file: Path, identity: Mapping[str, Any], sim: Simulation) -> list[np.ndarray]:
     try:
         header, arrays = files.read_latest(file, FORMAT, VERSION, stacklevel=4)
         said, targets = header["of"], arrays["targets"]
     except (InputError, KeyError) as error:
-        raise CheckpointError(f"{file} holds no targets: {error}. Delete it to compute them anew.") from error
+        raise CheckpointError(f"{file} holds no targets: {error} Delete it to compute them anew.") from error
     different = [name for name in identity if said.get(name) != json.loads(json.dumps(identity[name]))]
     if different or targets.shape[1:] != sim.state_shape:
         what = ", ".join(different) or f"shape {targets.shape[1:]}"

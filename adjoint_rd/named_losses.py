@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import losses, pattern_losses
-from .errors import check_choice
+from .errors import InputError, check_choice
 
 __all__ = ["NAMED", "OF_PLACES", "make"]
 
@@ -48,4 +48,8 @@ def make(name: str, patterns: Sequence[np.ndarray]) -> Any:
     -------
     loss
     """
-    return NAMED[check_choice("name", name, NAMED)](list(patterns))
+    check_choice("name", name, NAMED)
+    patterns = list(patterns)
+    if not patterns:
+        raise InputError("patterns is empty; give at least one (S, *shape).")
+    return NAMED[name](patterns)

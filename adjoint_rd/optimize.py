@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult
+from scipy.optimize import OptimizeResult, approx_fprime
 
 from .arrays import as_array
 from .descent.checkpoint_file import CheckpointFile
@@ -37,6 +37,9 @@ from .descent.update_rules import METHODS
 from .errors import InputError, as_real, check_choice, check_count
 
 __all__ = ["METHODS", "Trial", "adaptive", "minimize"]
+
+FORWARD_STEP = 1.4901161193847656e-08  # the root of the rounding unit, as in SciPy
+MOST_DECAY = 1.0 - 1e-12  # Adam divides by 1 - decay
 
 
 def minimize(
@@ -157,7 +160,7 @@ def minimize(
         method=check_choice("method", method, METHODS),
         learning_rate=None if learning_rate is None else _number("learning_rate", learning_rate, 0.0, math.inf),
         momentum=_number("momentum", momentum, -1e-300, 1.0),
-        betas=(_number("betas[0]", betas[0], -1e-300, 1.0), _number("betas[1]", betas[1], -1e-300, 1.0)),
+        betas=(_number("betas[0]", betas[0], -1e-300, MOST_DECAY), _number("betas[1]", betas[1], -1e-300, MOST_DECAY)),
         epsilon=_number("epsilon", epsilon, 0.0, math.inf),
         memory=check_count("memory", memory, 1),
         shrink=_number("shrink", shrink, 0.0, 1.0),
@@ -177,6 +180,8 @@ def minimize(
         stochastic=bool(stochastic),
     )
     x0 = _check_x0(x0)
+    if judge is not None and not callable(judge):
+        raise InputError(f"judge={judge!r} must be a function x -> loss.")
     function = GuardedFunction(fun, abnormal, guards, check_count("guard_every", guard_every, 1))
     if rise is None and options.stochastic and not callable(getattr(function.owner, "begin", None)):
         options = replace(options, rise=1.0)
@@ -208,29 +213,33 @@ def adaptive(
     rule: str = "lbfgs",
     **options: Any,
 ) -> OptimizeResult:
-    """`minimize` as a method for SciPy: ``scipy.optimize.minimize(fun, x0, jac=True, method=adjoint_rd.adaptive)``.
+    """`minimize` as a method for SciPy: ``scipy.optimize.minimize(fun, x0, method=adjoint_rd.adaptive)``.
 
-    Options are those of `minimize`, with `rule` in place of `method`. Constraints are not supported; `hess` and `hessp`
-    are not used.
+    The gradient is that of an `Objective`; of `jac`, a function or True; or, without `jac`, from forward differences
+    (`scipy.optimize.approx_fprime`). Options are those of `minimize`, with `rule` in place of `method`. Constraints are
+    not supported; `hess` and `hessp` are not used.
     """
     if constraints is not None and np.size(constraints):
         raise InputError("method=adaptive takes bounds, no constraints; use SLSQP or trust-constr for those.")
-    if not callable(jac):
-        raise InputError(
-            "method=adaptive needs the gradient: give jac=True (fun returns value and gradient) or jac=callable."
-        )
+    if not callable(fun):
+        raise InputError(f"fun={fun!r} must be an Objective or a function.")
+    options.pop("disp", None)
+    if options.get("tol", 0.0) is None:
+        options.pop("tol")
+    chosen = dict(method=rule, bounds=bounds, callback=callback, **options)
+    if jac is None and callable(getattr(fun, "value_and_grad", None)):
+        return minimize(fun, x0, **chosen)
+    if not callable(jac) and jac not in (None, "2-point"):
+        raise InputError(f"jac={jac!r} must be True, a function or None (forward differences) for method=adaptive.")
     inner = getattr(getattr(fun, "fun", fun), "__self__", None)  # SciPy wraps fun when jac=True
 
     def value_and_grad(x: np.ndarray) -> tuple[float, np.ndarray]:
-        return fun(x, *args), jac(x, *args)
+        return fun(x, *args), jac(x, *args) if callable(jac) else approx_fprime(x, fun, FORWARD_STEP, *args)
 
     for name in ("log", "window", "begin", "runs"):
         if hasattr(inner, name):
             setattr(value_and_grad, name, getattr(inner, name))
-    options.pop("disp", None)
-    if options.get("tol", 0.0) is None:
-        options.pop("tol")
-    return minimize(value_and_grad, x0, method=rule, bounds=bounds, callback=callback, **options)
+    return minimize(value_and_grad, x0, **chosen)
 
 
 # Arguments
@@ -251,7 +260,10 @@ def _check_bounds(bounds: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     if bounds is None:
         return np.full(n, -np.inf), np.full(n, np.inf)
     if hasattr(bounds, "lb"):
-        low, high = np.broadcast_to(bounds.lb, (n,)).astype(float), np.broadcast_to(bounds.ub, (n,)).astype(float)
+        try:
+            low, high = (np.broadcast_to(end, (n,)).astype(float) for end in (bounds.lb, bounds.ub))
+        except (TypeError, ValueError):
+            raise InputError(f"bounds={bounds!r} must have ends of {n} items, as x has.") from None
     else:
         try:
             pairs = np.array(list(bounds), dtype=float)  # None becomes NaN

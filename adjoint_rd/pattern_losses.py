@@ -32,7 +32,7 @@ import numpy as np
 from scipy import fft, special
 
 from .arrays import as_numbers, as_real_array, as_species
-from .errors import InputError, as_real, check_choice, check_count
+from .errors import InputError, check_choice, check_count, check_number
 from .losses import check_loss
 
 __all__ = ["Autocorrelation", "GramTexture", "Histogram", "LogSpectrum", "Moments", "Weighted"]
@@ -241,7 +241,7 @@ class LogSpectrum(_Power):
         if stride is not None and patch is None:
             raise InputError("stride is the distance of patches; give patch too.")
         self.stride = max(1, (patch or 2) // 2) if stride is None else check_count("stride", stride, 1)
-        self.relative_floor = _check_positive("floor", floor)
+        self.relative_floor = check_number("floor", floor, above=0.0)
         super().__init__(target, species, sigma)
 
     def _prepare(self, images: list[np.ndarray]) -> None:
@@ -415,7 +415,7 @@ class Histogram(_Statistic):
         self.range = None if range is None else as_numbers("range", range)
         if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
             raise InputError(f"range={range!r} must be (low, high) with low < high.")
-        self.width = None if width is None else _check_positive("width", width)
+        self.width = None if width is None else check_number("width", width, above=0.0)
         self.cumulative = bool(cumulative)
         super().__init__(target, species, sigma)
 
@@ -688,13 +688,3 @@ def _check_sigma(sigma: Any, found: np.ndarray) -> Any:
     except ValueError:
         raise InputError(f"sigma has shape {array.shape}; the features have {found.shape[1:]}.") from None
     return array
-
-
-def _check_positive(argument: str, value: Any) -> float:
-    try:
-        number = as_real(value)
-    except (TypeError, OverflowError):
-        number = math.nan
-    if not 0.0 < number < math.inf:
-        raise InputError(f"{argument}={value!r} must be positive and finite.")
-    return number

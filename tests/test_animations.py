@@ -70,14 +70,18 @@ def test_slices_of_a_landscape(tmp_path):
 def test_ffmpeg_is_given_every_pixel(tmp_path, monkeypatch):
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last.arguments"\ncat > "$last"\n')
+    program.write_text(f'#!/bin/sh\nfor last; do :; done\necho "$@" > {tmp_path}/arguments\ncat > "$last"\n')
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     frames = [np.full((7, 9, 3), n, np.uint8) for n in (10, 20)]
     animations.write(frames, tmp_path / "film.mp4", fps=10.0)
     raw = np.frombuffer((tmp_path / "film.mp4").read_bytes(), np.uint8)
     assert raw.size == 2 * 6 * 8 * 3 and set(raw[:144]) == {10} and set(raw[144:]) == {20}
-    assert "-s 8x6 -r 10 " in (tmp_path / "film.mp4.arguments").read_text()
+    assert "-s 8x6 -r 10 " in (tmp_path / "arguments").read_text()
+    program.write_text("#!/bin/sh\necho no such codec >&2\nexit 3\n")
+    with pytest.raises(rd.InputError, match=r"exit code 3.*no such codec"):
+        animations.write(frames, tmp_path / "film.mp4")
+    assert (tmp_path / "film.mp4").stat().st_size == raw.size  # what was there stays
 
 
 def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
@@ -90,6 +94,21 @@ def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
         animations.write([], tmp_path / "run.gif")
     with pytest.raises(rd.InputError, match="n >= 1"):
         animations.runs(STATES[0], tmp_path / "run.gif")
+    for options, message in (
+        (dict(species=7), "species=7"), (dict(colormap="virids"), "Did you mean 'viridis'"), (dict(fps=0), "fps=0"),
+        (dict(scale=0), "scale=0"), (dict(limits=(1,)), "limits"),
+    ):  # fmt: skip
+        with pytest.raises(rd.InputError, match=message):
+            animations.runs(STATES, tmp_path / "run.gif", **options)
+    with pytest.raises(rd.InputError, match="no folder"):
+        animations.runs(STATES, tmp_path / "nowhere" / "run.gif")
+    with pytest.raises(rd.InputError, match="differ in shape"):
+        animations.write([np.zeros((4, 4, 3), np.uint8), np.zeros((6, 4, 3), np.uint8)], tmp_path / "run.gif")
+    with pytest.raises(rd.InputError, match="uint8"):
+        animations.write([np.zeros((4, 4, 3))], tmp_path / "run.gif")
+    with pytest.raises(rd.InputError, match="histories"):
+        animations.training({}, tmp_path / "run.gif")
+    assert not list(tmp_path.glob("**/*.gif"))
 
 
 def test_simulate_animates_what_it_saves(tmp_path, monkeypatch, capsys):

@@ -142,6 +142,40 @@ def test_models_without_a_box_say_what_to_give():
     assert guards.watch(sim, y0, params, steps=1, guards=[guards.Range(box=((0, 2), (0, 2)))]).healthy
 
 
+def quiet_run(**options):
+    sim = simulation(shape=(8, 8))
+    return guards.watch(sim, start(sim), TRUE, steps=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: guards.Limit("sure"), "Did you mean|limit"),
+        (lambda: guards.Limit(margin=np.nan), "margin=nan"),
+        (lambda: guards.Range(margin="a"), "margin='a'"),
+        (lambda: guards.Range(box=((1, 0), (0, 1))), "low < high"),
+        (lambda: guards.Range(box=3), "box=3"),
+        (lambda: quiet_run(guards=[guards.Range(box=((0, 1),))]), "2 species"),
+        (lambda: guards.Multiplier(every=0), "every=0"),
+        (lambda: guards.Multiplier(first=1.5), "first=1.5"),
+        (lambda: guards.Flip(looks=0), "looks=0"),
+        (lambda: guards.Checkerboard(growth=0.5), "growth"),
+        (lambda: guards.PatternLost(least=0.0), "least"),
+        (lambda: quiet_run(guards=guards.Range()), "list of guards"),
+        (lambda: quiet_run(guards=["range"]), "look"),
+        (lambda: quiet_run(guards=[guards.Range]), "is a class"),
+        (lambda: quiet_run(every=0), "every=0"),
+        (lambda: guards.lowest_multiplier(simulation(), start(simulation()), TRUE, start=np.zeros((2, 16, 16))), "norm"),
+        (lambda: guards.flip(np.ones(3), np.ones(3), np.ones(4)), "shapes"),
+        (lambda: guards.outside(np.ones((2, 3)), ((0, 1),)), "2 species"),
+        (lambda: guards.constraint(simulation()), "Objective"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(rd.InputError, match=message):
+        call()
+
+
 # Gradients
 
 

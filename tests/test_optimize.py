@@ -467,8 +467,12 @@ def test_scipy_with_adaptive_on_an_objective(gray_scott):
     )
     assert result.fun < 1e-2 * obj(x0)
     assert scipy.optimize.minimize(obj, x0, jac=obj.grad, method=adaptive, options=dict(maxiter=5)).fun < obj(x0)
-    with pytest.raises(rd.InputError, match="gradient"):
-        scipy.optimize.minimize(obj, x0, method=adaptive)
+    own = scipy.optimize.minimize(make(), x0, method=adaptive, options=dict(maxiter=30))
+    same(own, minimize(make(), x0, maxiter=30))  # an objective brings its gradient
+    differences = scipy.optimize.minimize(lambda x: obj(x), x0, method=adaptive, options=dict(maxiter=5))
+    assert differences.fun < obj(x0)
+    with pytest.raises(rd.InputError, match="jac='cs'"):
+        scipy.optimize.minimize(obj, x0, jac="cs", method=adaptive)
     with pytest.raises(rd.InputError, match="constraints"):
         scipy.optimize.minimize(
             obj, x0, jac=obj.grad, method=adaptive, constraints={"type": "eq", "fun": lambda x: x[0]}
@@ -485,11 +489,24 @@ def test_scipy_with_adaptive_on_an_objective(gray_scott):
         (dict(bounds=[(1, 0)] * 3), "low end"),
         (dict(maxiter=-1), "maxiter"),
         (dict(learning_rate=0.0), "learning_rate"),
+        (dict(betas=(0.9, 1.0)), "betas"),
+        (dict(judge=3.0), "judge=3.0"),
+        (dict(judge=lambda x: "low"), "judge returned 'low'"),
+        (dict(abnormal=3.0), "abnormal=3.0"),
+        (dict(bounds=scipy.optimize.Bounds([0, 0], [1, 1])), "3 items"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(rd.InputError, match=message):
         minimize(bowl, np.zeros(3), **options)
+
+
+def test_a_judge_that_knows_nothing_at_the_start_still_decides():
+    result = minimize(
+        Noisy(), np.zeros(3), method="adam", stochastic=True, maxiter=20, judge_every=5, learning_rate=0.1,
+        judge=lambda x: math.nan if np.all(x == 0.0) else float(np.sum((x - 1.0) ** 2)),
+    )  # fmt: skip
+    assert result.fun < 3.0 and result.best_iteration > 0
 
 
 @pytest.fixture

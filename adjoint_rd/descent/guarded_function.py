@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import as_real_array
 from ..errors import AdjointRDError, InputError, as_real
-from ..guards import Limit, default_guards, first_alarm
+from ..guards import Limit, check_guards, default_guards, first_alarm
 
 
 class Abnormal(Exception):
@@ -29,6 +29,8 @@ class GuardedFunction:
         else:
             raise InputError(f"fun={fun!r} must be an Objective or a function x -> (value, gradient).")
         self.owner = owner
+        if abnormal is not None and not callable(abnormal):
+            raise InputError(f"abnormal={abnormal!r} must be a function of x, the value and the gradient.")
         self.abnormal = abnormal
         self.windowed = getattr(owner, "window", None) is not None
         self.bounds = getattr(owner, "bounds", None)
@@ -99,8 +101,4 @@ def _check_guards(guards: Any, owner: Any) -> list[Any]:
         return []
     if not callable(getattr(owner, "runs", None)):
         raise InputError("guards need an Objective, or a fun with runs(x) that gives the (sim, y0, params, steps).")
-    found = [Limit(), *default_guards()] if guards is True else list(guards)
-    for guard in found:
-        if not all(callable(getattr(guard, name, None)) for name in ("look", "reset")):
-            raise InputError(f"guards has {guard!r}, which has no look() and reset(); see adjoint_rd.guards.")
-    return found
+    return [Limit(), *default_guards()] if guards is True else check_guards(guards)

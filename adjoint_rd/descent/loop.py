@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..errors import AdjointRDError, CheckpointError, InputError
+from ..errors import AdjointRDError, CheckpointError, InputError, as_real
 from .checkpoint_file import CheckpointFile
 from .guarded_function import Abnormal, GuardedFunction
 from .state import Best, Options, State, Trial
@@ -137,7 +137,7 @@ class Descent:
             if isinstance(error.__cause__, AdjointRDError):
                 raise error.__cause__ from None
             raise InputError(f"fun is abnormal at x0: {error}. Start from a point where it is finite.") from None
-        judged = value if self.judge is None else float(self.judge(x.copy()))
+        judged = value if self.judge is None else self._ask(self.judge, x)
         largest = float(np.max(np.abs(gradient)))
         rate = self.options.learning_rate
         if rate is None:
@@ -260,9 +260,17 @@ class Descent:
     def _log(self, state: State, scale: float, value: float, accepted: bool, reason: str) -> None:
         self.trials.append(Trial(state.iteration, scale, value, accepted, reason))
 
+    def _ask(self, judge: Callable[[np.ndarray], float], x: np.ndarray) -> float:
+        found = judge(x.copy())
+        try:
+            number = as_real(found)
+        except (TypeError, OverflowError):
+            raise InputError(f"judge returned {found!r}; it must return one real number.") from None
+        return math.inf if math.isnan(number) else number
+
     def _judged(self, state: State, judge: Callable[[np.ndarray], float]) -> Best:
-        value = float(judge(state.x.copy()))
-        if value < state.best.value:  # false for NaN
+        value = self._ask(judge, state.x)
+        if value < state.best.value:
             return Best(state.x, value, state.gradient, state.iteration)
         return state.best
 
