@@ -165,7 +165,10 @@ def quiet_run(**options):
         (lambda: quiet_run(guards=["range"]), "look"),
         (lambda: quiet_run(guards=[guards.Range]), "is a class"),
         (lambda: quiet_run(every=0), "every=0"),
-        (lambda: guards.lowest_multiplier(simulation(), start(simulation()), TRUE, start=np.zeros((2, 16, 16))), "norm"),
+        (
+            lambda: guards.lowest_multiplier(simulation(), start(simulation()), TRUE, start=np.zeros((2, 16, 16))),
+            "norm",
+        ),
         (lambda: guards.flip(np.ones(3), np.ones(3), np.ones(4)), "shapes"),
         (lambda: guards.outside(np.ones((2, 3)), ((0, 1),)), "2 species"),
         (lambda: guards.constraint(simulation()), "Objective"),
