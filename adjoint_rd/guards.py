@@ -15,7 +15,7 @@ And before any step: `Limit`, the a-priori limits on dt.
 Each has a limit to be set: tight ones give early notice, and alarm for runs that recover; validation/guards_lead.py
 measures both.
 
-Of a gradient: `gradient_flow`, see `adjoint_rd.gradient_flow`. For optimisers: `constraint`, the a-priori limit on dt
+Of a gradient: `gradient_flow`, see `adjoint_rd.gradient_flow`, and its alarm `exploding_adjoint`. For optimisers: `constraint`, the a-priori limit on dt
 (see `adjoint_rd.stability`) as a constraint on x.
 
 Between steps a guard sees the last three states; only `Multiplier` costs more than a few passes over the state.
@@ -47,6 +47,7 @@ __all__ = [
     "checkerboard",
     "constraint",
     "default_guards",
+    "exploding_adjoint",
     "first_alarm",
     "flip",
     "gradient_flow",
@@ -446,6 +447,48 @@ def watch(
             taken += part
         if progress is not None:
             progress(stretch)
+
+
+# Of a gradient
+
+
+def exploding_adjoint(
+    sim: Simulation,
+    y0: Any,
+    params: Mapping[str, Any],
+    loss: Any,
+    *,
+    steps: int,
+    window: int | None = None,
+    explode: float = 1e3,
+    points: int = 50,
+) -> Alarm | None:
+    """The alarm of `gradient_flow`: the step, going back, at which the adjoint norm exceeds `explode` times its start.
+
+    It costs about a gradient and a run. In `minimize` it refuses trials as ``abnormal=lambda x, value, gradient:
+    (alarm := exploding_adjoint(sim, y0, obj.unpack(x), loss, steps=steps)) and str(alarm)``.
+
+    Parameters
+    ----------
+    sim, y0, params, loss, steps, window, explode, points
+        As in `gradient_flow`.
+
+    Returns
+    -------
+    Alarm or None
+    """
+    flow = gradient_flow(sim, y0, params, loss, steps=steps, window=window, explode=explode, points=points)
+    if flow.explodes_at is None:
+        return None
+    near = max(2, 1 + len(flow.norm) // 10)
+    number = float(flow.norm[list(flow.back).index(flow.explodes_at)] / np.max(flow.norm[:near]))
+    return Alarm(
+        "adjoint",
+        steps - flow.explodes_at,
+        number,
+        explode,
+        f"the adjoint grows {flow.growth:.4g}-fold per step back; use a window of at most {flow.window} steps",
+    )
 
 
 # For optimisers

@@ -207,9 +207,12 @@ def test_an_explosion_is_found_with_its_step():
     # 1e3 times the largest of the first tenth, that is after 4 steps
     assert flow.explodes_at == 4 + int(np.ceil(np.log(1e3) / np.log(factor)))
     assert flow.window <= flow.explodes_at
+    alarm = guards.exploding_adjoint(sim, y0, TRUE, rd.losses.Linear(weights), steps=40, points=40)
+    assert alarm.step == 40 - flow.explodes_at and 1e3 < alarm.number < 1e3 * factor**2 and "window" in alarm.reason
     quiet = simulation(1.0)
     calm = guards.gradient_flow(quiet, start(quiet), TRUE, rd.losses.L2(0 * start(quiet)), steps=40)
     assert calm.explodes_at is None
+    assert guards.exploding_adjoint(quiet, start(quiet), TRUE, rd.losses.L2(0 * start(quiet)), steps=40) is None
 
 
 def test_the_suggested_window_gives_nearly_the_gradient_of_longer_ones():
