@@ -15,8 +15,8 @@ And before any step: `Limit`, the a-priori limits on dt.
 Each has a limit to be set: tight ones give early notice, and alarm for runs that recover; validation/guards_lead.py
 measures both.
 
-Of a gradient: `gradient_flow`, see `adjoint_rd.gradient_flow`, and its alarm `exploding_adjoint`. For optimisers: `constraint`, the a-priori limit on dt
-(see `adjoint_rd.stability`) as a constraint on x.
+Of a gradient: `gradient_flow`, see `adjoint_rd.gradient_flow`, and its alarm `exploding_adjoint`. For optimisers:
+`constraint`, the a-priori limit on dt (see `adjoint_rd.stability`) as a constraint on x.
 
 Between steps a guard sees the last three states; only `Multiplier` costs more than a few passes over the state.
 """
@@ -33,6 +33,7 @@ from .errors import DivergenceError, InputError, check_choice, check_count, chec
 from .gradient_flow import GradientFlow, gradient_flow
 from .indicators import checkerboard, flip, lowest_multiplier, outside, spectral_radius
 from .simulation import Simulation
+from .stability import constraint
 
 __all__ = [
     "Alarm",
@@ -489,38 +490,3 @@ def exploding_adjoint(
         explode,
         f"the adjoint grows {flow.growth:.4g}-fold per step back; use a window of at most {flow.window} steps",
     )
-
-
-# For optimisers
-
-
-def constraint(obj: Any, *, limit: str = "safe", margin: float = 1.0) -> Any:
-    """The a-priori limit on dt as a constraint on x, for `scipy.optimize.minimize` (SLSQP, COBYLA, trust-constr).
-
-    It is ``log(limit(p(x)) / (margin dt)) >= 0``: no penalty is added to the objective.
-
-    Parameters
-    ----------
-    obj : Objective
-    limit : {"safe", "certain"}
-        See `adjoint_rd.stability`.
-    margin : float
-        The least allowed limit over dt.
-
-    Returns
-    -------
-    scipy.optimize.NonlinearConstraint
-    """
-    from scipy.optimize import NonlinearConstraint
-
-    check_choice("limit", limit, ("safe", "certain"))
-    check_number("margin", margin, above=0.0)
-    if not (callable(getattr(obj, "unpack", None)) and hasattr(obj, "sim")):
-        raise InputError(f"obj={obj!r} must be an Objective.")
-
-    def function(x: np.ndarray) -> float:
-        values = obj.unpack(x)
-        values.pop("initial", None)
-        return math.log(getattr(obj.sim.limits(values), limit) / (margin * obj.sim.dt))
-
-    return NonlinearConstraint(function, 0.0, np.inf, jac="2-point")

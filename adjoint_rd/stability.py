@@ -11,6 +11,7 @@ the real axis on which the scheme is stable (2 for Euler, 2.785 for RK4):
               between `safe` and `certain` blow-up is possible and depends on the pattern.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_choice, check_number
 from .grid import Grid
 from .models import Model
 
@@ -60,6 +61,38 @@ def limits(model: Model, grid: Grid, params: Mapping[str, Any], scheme: ModuleTy
 def safe_limit(model: Model, grid: Grid, params: Mapping[str, Any], scheme: ModuleType) -> tuple[float, str]:
     """The `safe` limit alone, and its reason; see `limits`."""
     return min((_safe(model, grid, each, scheme) for each in _extremes(params)), key=lambda pair: pair[0])
+
+
+def constraint(obj: Any, *, limit: str = "safe", margin: float = 1.0) -> Any:
+    """The a-priori limit on dt as a constraint on x, for `scipy.optimize.minimize` (SLSQP, COBYLA, trust-constr).
+
+    It is ``log(limit(p(x)) / (margin dt)) >= 0``: no penalty is added to the objective.
+
+    Parameters
+    ----------
+    obj : Objective
+    limit : {"safe", "certain"}
+        See the module.
+    margin : float
+        The least allowed limit over dt.
+
+    Returns
+    -------
+    scipy.optimize.NonlinearConstraint
+    """
+    from scipy.optimize import NonlinearConstraint
+
+    check_choice("limit", limit, ("safe", "certain"))
+    check_number("margin", margin, above=0.0)
+    if not (callable(getattr(obj, "unpack", None)) and hasattr(obj, "sim")):
+        raise InputError(f"obj={obj!r} must be an Objective.")
+
+    def function(x: np.ndarray) -> float:
+        values = obj.unpack(x)
+        values.pop("initial", None)
+        return math.log(getattr(obj.sim.limits(values), limit) / (margin * obj.sim.dt))
+
+    return NonlinearConstraint(function, 0.0, np.inf, jac="2-point")
 
 
 def _extremes(params: Mapping[str, Any]) -> list[Mapping[str, float]]:
