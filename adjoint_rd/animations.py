@@ -17,7 +17,7 @@ from .errors import InputError, check_choice, check_count, check_number
 from .files import replacing
 from .landscape import Landscape
 
-__all__ = ["runs", "slices", "training", "write"]
+__all__ = ["check_path", "runs", "slices", "training", "write"]
 
 
 def runs(
@@ -157,16 +157,7 @@ def write(frames: Iterable[Any], path: Any, *, fps: float = 12.0) -> None:
     """Write frames, arrays (rows, columns, 3) of uint8 or matplotlib figures, to a .gif or .mp4 file."""
     from PIL import Image
 
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InputError(f"path={path!r} must be a string or a path.") from None
-    if path.suffix.lower() not in (".gif", ".mp4"):
-        raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
-    if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
-        raise InputError(f"{path.name} needs the program ffmpeg, which is not here. Install it, or write a .gif.")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"path={str(path)!r}: there is no folder {path.parent}.")
+    path = check_path(path)
     check_number("fps", fps, above=0.0)
     pictures = [_picture(frame) for frame in frames]
     if not pictures:
@@ -180,6 +171,21 @@ def write(frames: Iterable[Any], path: Any, *, fps: float = 12.0) -> None:
             images[0].save(file, format="GIF", loop=0, **options)
         return
     _write_mp4(pictures, path, fps)
+
+
+def check_path(path: Any) -> Path:
+    """Return `path` if an animation can be written there, or raise an `InputError`: ask before a long run."""
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(f"path={path!r} must be a string or a path.") from None
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
+    if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
+        raise InputError(f"{path.name} needs the program ffmpeg, which is not here. Install it, or write a .gif.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"path={str(path)!r}: there is no folder {path.parent}.")
+    return path
 
 
 def _species(label: str, run: Any, species: int) -> np.ndarray:

@@ -88,10 +88,13 @@ def test_a_file_is_the_target(call):
         (["--axis", "Fo=0.03,0.04"], "Fo"),
         (["--axis", "F=0.03,0.04", "--loss", "log-spektrum"], "Did you mean 'log-spectrum'"),
         (["--axis", "F=0.03,0.04", "--starts", 0], "--starts 0"),
+        (["--axis", "F=0.03,0.04", "--animation", ".avi"], "--animation"),
+        (["--axis", "F=0.03,0.04", "--axis", "k=0.06,0.065", "--axis", "Du=0.1,0.2", "--animation", ".mp4"], "ffmpeg"),
         (["--axis", "F=0.03,0.04", "--target", "x.npz", "--target-param", "F=1"], "not both"),
     ],
 )
-def test_mistakes_are_explained(call, words, message):
+def test_mistakes_are_explained(call, words, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no ffmpeg
     code, _, err = call(*SMALL, *words)
     assert code == 2 and message in err and err.count("\n") == 1
 

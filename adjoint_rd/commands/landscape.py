@@ -49,7 +49,9 @@ def register(commands: Any) -> None:
     target_arguments(parser, absent=" (default: with those of the preset or --param)")
     parser.add_argument("--starts", type=int, default=1, metavar="N", help="initial states to average over (default 1)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="grid points at a time (default 1)")
-    parser.add_argument("--animation", default=".gif", metavar=".gif|.mp4", help="of three axes (default .gif)")
+    parser.add_argument(
+        "--animation", default=".gif", choices=(".gif", ".mp4"), help="of three axes (default .gif; .mp4 needs ffmpeg)"
+    )
     parser.add_argument("--out", default="landscape", metavar="DIR", help="folder for the results (default landscape)")
     setup_arguments(parser, (64, 64))
 
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--starts {args.starts} must be >= 1.")
     setup = Setup(args)
     folder = paths.output_folder(args.out)
+    film = animations.check_path(folder / f"landscape{args.animation}") if len(axes) == 3 else None
     print(setup.describe())
     starts = [setup.y0, *(setup.initial(args, args.seed + n) for n in range(1, args.starts))]
     targets, truth = _targets(args, setup, starts)
@@ -100,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
     content = dict(axes=axes, params=found.params, truth=truth, values=found.values, lowest=lowest)
     paths.write_json(folder / "landscape.json", content)
     paths.write_figure(folder / "landscape.png", landscape_plots.show(found, truth=truth))
-    if len(axes) == 3:
-        written.append(f"landscape{args.animation}")
-        animations.slices(found, folder / written[-1], truth=truth)
+    if film is not None:
+        written.append(film.name)
+        animations.slices(found, film, truth=truth)
     say_written(folder, written)
     return OK
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Run, save, draw."""
     import numpy as np
 
-    from .. import io, paths, plots
+    from .. import animations, io, paths, plots
     from ..runs import Run
 
     setup = Setup(args)
@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if args.animation and not (args.save_every and setup.sim.grid.ndim == 2):
         raise InputError("--animation needs --save-every N, and a grid of two axes.")
     folder = paths.output_folder(args.out or f"simulate_{label}")
+    if args.animation:
+        animations.check_path(folder / f"run{args.animation}")
     print(setup.describe())
     marks = sorted({*range(0, steps, every), steps})
     pieces = sorted({*marks, *range(0, steps, max(1, min(PIECE, steps // 100)))})
@@ -128,8 +130,6 @@ def run(args: argparse.Namespace) -> int:
             io.write_image(folder / name, saved[int(step)], colormap=args.colormap)
             written.append(name)
     if args.animation:
-        from .. import animations
-
         written.append(f"run{args.animation}")
         animations.runs(run.states, folder / written[-1], colormap=drawn)
     say_written(folder, written)
