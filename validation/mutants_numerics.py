@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 import adjoint_rd as rd
-from adjoint_rd import losses, pattern_losses, validate
+from adjoint_rd import losses, validate
 from adjoint_rd.kernels import cells, specialise
+from adjoint_rd.pattern_losses import spectra, statistic, texture, values, weighted
 from adjoint_rd.schemes import compiled, euler, rk4
 
 STEPS, DT = 3, 0.1
@@ -230,7 +231,7 @@ def scheme_mutants():
 
 
 def loss_mutants():
-    for module in (losses, pattern_losses):
+    for module in (losses, statistic, spectra, values, texture, weighted):
         for owner in [
             each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == module.__name__
         ]:

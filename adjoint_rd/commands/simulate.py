@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Run, save, draw."""
     import numpy as np
 
-    from .. import animations, io, paths, plots
+    from .. import io, paths, plots
     from ..runs import Run
 
     setup = Setup(args)
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--animation needs --save-every N, and a grid of two axes.")
     folder = paths.output_folder(args.out or f"simulate_{label}")
     if args.animation:
+        from .. import animations
+
         animations.check_path(folder / f"run{args.animation}")
     print(setup.describe())
     marks = sorted({*range(0, steps, every), steps})
