@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import adjoint_rd as rd
-from adjoint_rd import files, matching, optimize, pattern_losses
+from adjoint_rd import files, matching, pattern_losses
+from adjoint_rd.descent import checkpoint_file
 
 ROOT = Path(__file__).parents[1]
 TRUE = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06)
@@ -109,6 +110,6 @@ def test_a_killed_process_leaves_a_file_to_go_on_from(problem, tmp_path):
     file = tmp_path / "run.npz"
     code, out, _ = interrupt(problem, file, signal.SIGKILL)
     assert code == -signal.SIGKILL and not out
-    header, _ = files.read_archive(file, optimize.FILE_FORMAT, optimize.FILE_VERSION)
+    header, _ = files.read_archive(file, checkpoint_file.FORMAT, checkpoint_file.VERSION)
     n = header["state"]["iteration"] + 4
     same(minimise(problem, n, checkpoint=file, resume=True), minimise(problem, n))

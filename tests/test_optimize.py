@@ -472,7 +472,7 @@ def test_scipy_with_adaptive_on_an_objective(gray_scott):
     differences = scipy.optimize.minimize(lambda x: obj(x), x0, method=adaptive, options=dict(maxiter=5))
     assert differences.fun < obj(x0)
     with pytest.raises(rd.InputError, match="jac='cs'"):
-        scipy.optimize.minimize(obj, x0, jac="cs", method=adaptive)
+        adaptive(lambda x: obj(x), x0, jac="cs")
     with pytest.raises(rd.InputError, match="constraints"):
         scipy.optimize.minimize(
             obj, x0, jac=obj.grad, method=adaptive, constraints={"type": "eq", "fun": lambda x: x[0]}
