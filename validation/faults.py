@@ -272,7 +272,7 @@ def damaged_checkpoint(number, rng, folder):
         warnings.simplefilter("always")
         again = rd.minimize(rosenbrock, [-1.2, 1.0], maxiter=12, resume=True, **options)
     equal = identity(again) == identity(whole)
-    noticed = any("Continuing from the checkpoint before it" in str(each.message) for each in caught)
+    noticed = any("Continuing from the generation before it" in str(each.message) for each in caught)
     return dict(ok=equal, equal=equal, how=how, noticed=noticed)
 
 
