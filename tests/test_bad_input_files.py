@@ -2,10 +2,13 @@
 
 import json
 import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_input import refused
 from PIL import Image
 
 import adjoint_rd as rd
@@ -13,12 +16,6 @@ from adjoint_rd import cli, files, io
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 7)).astype(np.uint8)
-
-
-def refused(words, call, error=rd.InputError):
-    with pytest.raises(error, match=words) as caught:
-        call()
-    assert len(str(caught.value)) < 700
 
 
 # Images
@@ -227,20 +224,37 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path):
     refused(words, lambda: checkpoint_of(path), rd.CheckpointError)
 
 
+def never(x):
+    raise AssertionError("it computed")
+
+
 @pytest.mark.parametrize("name", ["file/fit.npz", "file/deep/fit.npz"])
 def test_a_folder_that_cannot_be_written_is_found_out_before_computing(tmp_path, name):
     (tmp_path / "file").write_bytes(b"in the way")
-
-    def never(x):
-        raise AssertionError("it computed")
-
     refused(r"cannot write there|File exists", lambda: rd.minimize(never, [1.0], checkpoint=tmp_path / name))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_found_out_before_computing(tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    refused(r"cannot write there \(Permission denied\)", lambda: checkpoint_of(tmp_path / "closed" / "fit.npz"))
+@pytest.fixture
+def closed_folder():
+    """A folder that this process may not write to; for root, who may write everywhere, it becomes another user."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, root = Path(name), os.geteuid() == 0
+        folder.chmod(0o555)
+        if root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.seteuid(0)
+            folder.chmod(0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX permissions")
+def test_a_folder_without_permission_is_found_out_before_computing(closed_folder):
+    words = r"cannot write there \(Permission denied\)"
+    refused(words, lambda: rd.minimize(never, [1.0], checkpoint=closed_folder / "fit.npz"))
+    refused("Permission denied", lambda: rd.minimize(never, [1.0], checkpoint=closed_folder / "deep" / "fit.npz"))
 
 
 # Command line
