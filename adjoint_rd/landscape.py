@@ -106,7 +106,7 @@ def scan(
     workers : int
         Threads that take grid points from a common list.
     progress : callable, optional
-        Called with 1 after each grid point.
+        Called with 1 after each grid point, and first with the number of those that the file holds.
 
     Returns
     -------
@@ -182,6 +182,8 @@ class _Scan:
     def compute(self, workers: int, file: "_ScanFile | None", progress: Callable[[int], None] | None) -> None:
         """Compute what is not done; write it to the file every ten seconds, and whatever ends it."""
         todo = [index for index in product(*map(range, self.shape)) if not self.done[index]]
+        if progress is not None and self.done.any():
+            progress(int(self.done.sum()))
 
         def one(index: tuple[int, ...]) -> None:
             found = self._point(self.sim if workers == 1 else self._own_simulation(), index)
