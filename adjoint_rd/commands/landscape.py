@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        return say_interrupted(f"before the end; what is done is in {folder / 'scan.npz'}, and the same command continues from it")
+        return say_interrupted(f"before the end; the same command continues from {folder / 'scan.npz'}")
     lowest = {name: found.lowest(name) for name in made if (found.unstable < args.starts).any()}
     for name, at in lowest.items():
         print(f"{name}: lowest at " + ", ".join(f"{key}={value:.6g}" for key, value in at.items()))
