@@ -146,8 +146,10 @@ def _map(
         ax.quiver(x[every[1]], y[every[0]], ux, uy, color="w", angles="uv", scale=28, width=0.004, alpha=0.8)
     ax.set(xlabel=column, ylabel=row, xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
     if lines and (row, column) == ("F", "k") and {"Du", "Dv"} <= set(known):
-        for line, style in zip(boundaries(known["Du"], known["Dv"]), ("r-", "m--", "c:"), strict=True):
-            ax.plot(line.k, line.F, style, lw=1.2, label=line.name)
+        styles = {"saddle-node": ("r", "-"), "Hopf": ("m", "--"), "Turing": ("orange", "-.")}
+        for line in boundaries(known["Du"], known["Dv"]):
+            color, style = styles[line.name]
+            ax.plot(line.k, line.F, color=color, linestyle=style, lw=1.4, label=line.name)
         ax.legend(fontsize=7, loc="upper left")
     if path:
         ax.plot([p[column] for p in path], [p[row] for p in path], "w.-", ms=3, lw=0.8)

@@ -145,7 +145,8 @@ def minimize(
     -------
     scipy.optimize.OptimizeResult
         x, fun, jac, best_iteration: the best point. x_last, fun_last: the last one. success, status, message, nit,
-        nfev. scale: the last s. trials: a list of `Trial`. history: {"value", "scale", "gradient"} by iteration.
+        nfev. scale: the last s. trials: a list of `Trial`. history: {"value", "scale", "gradient"} by iteration,
+        NaN where a batch allowed no step.
 
     Raises
     ------

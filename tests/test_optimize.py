@@ -375,6 +375,7 @@ def test_a_batch_that_is_abnormal_where_we_stand_is_skipped():
 
     result = minimize(Later(), np.zeros(3), method="adam", stochastic=True, maxiter=200, max_skips=4)
     assert not result.success and result.status == 6 and np.isfinite(result.fun)
+    assert len(result.history["value"]) == result.nit and np.isnan(result.history["value"][-1])
 
 
 # Objectives, and SciPy

@@ -289,7 +289,7 @@ class Descent:
 
     def _result(self, state: State, status: int) -> OptimizeResult:
         best = state.best
-        history = {name: np.array(series[: state.iteration]) for name, series in self.history.items()}
+        history = {name: _whole(series, state.iteration) for name, series in self.history.items()}
         return OptimizeResult(
             x=best.x.copy(),
             fun=best.value,
@@ -309,6 +309,11 @@ class Descent:
 
 
 # Helpers
+
+
+def _whole(series: list[float], n: int) -> np.ndarray:
+    """The first n numbers of a series, NaN for iterations at its end that were skipped."""
+    return np.array((series + [math.nan] * (n - len(series)))[:n])
 
 
 def _attach(error: BaseException, result: OptimizeResult) -> None:
