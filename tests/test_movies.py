@@ -85,9 +85,9 @@ def test_the_observers_slopes_are_its_derivatives(gamma):
 def window(gamma):
     params, states, _ = gamma
     data = states[:6, 1:] + 0.003 * np.random.default_rng(3).standard_normal(states[:6, 1:].shape)
-    model, grid, weight, spread = models.get("gray_scott"), rd.Grid((N, N)), np.array(1 / 0.003), np.array([0.1, 0.1])
+    model, grid, weight, deviation = models.get("gray_scott"), rd.Grid((N, N)), np.array(1 / 0.003), np.array(0.1)
     frames = (10.0, range(6), 10, "euler", data, weight, (1,))
-    return params, movie_fit.Window(model, grid, *frames, NAMES, {}, states[0], spread, 1.5)
+    return params, movie_fit.Window(model, grid, *frames, NAMES, {}, states[0], deviation)
 
 
 def test_the_products_are_transposes_and_derivatives(window):
@@ -108,9 +108,9 @@ def test_the_covariance_is_the_inverse_of_the_schur_complement():
     model, grid = models.get("gray_scott"), rd.Grid((6, 6))
     y0 = np.stack([0.5 + 0.1 * rng.random((6, 6)), 0.25 + 0.1 * rng.random((6, 6))])
     data = np.zeros((4, 1, 6, 6))
-    spread = np.array([0.2, 0.1])
+    deviation = np.array([0.2, 0.1]).reshape(2, 1, 1) * np.linspace(0.1, 1.0, 24).reshape(6, 4)
     frames = (5.0, range(4), 5, "euler", data, np.array(100.0), (1,))
-    w = movie_fit.Window(model, grid, *frames, NAMES, {}, y0, spread, 1.5)
+    w = movie_fit.Window(model, grid, *frames, NAMES, {}, y0, deviation)
     x, xi = np.log([0.16, 0.08, 0.03, 0.06]), np.zeros(72)
     linear = movie_fit.Linearised(w, x, xi)
     J = np.concatenate([linear.Q.T @ linear.R, np.stack([linear.forth(e) for e in np.eye(72)], axis=1)], axis=1)

@@ -2,6 +2,7 @@
 
     clean up     noise level (the corner of every frame's spectrum), low-pass wavenumber
     start        an observer of the hidden species, or regression if all are seen      movie_start
+    background   the first state and the error of this guess, by wavenumber            movie_background
     match        parameters and the free first state, by Gauss-Newton on windows that
                  grow from a few frames to all, as far as the last fit still follows
                  the frames (C. Pires et al., Tellus 48A (1996) 96)                      movie_fit
@@ -27,7 +28,7 @@ from ..errors import AdjointRDError
 from ..grid import Grid
 from ..models import Model
 from ..trajectory_fit import interpolate
-from . import cleanup, movie_fit, movie_steps, movie_verdict, verdict
+from . import cleanup, movie_background, movie_fit, movie_steps, movie_verdict, verdict
 from .movie_fit import MovieFit, Window
 from .movie_start import MovieStart, Observer, best_start, regression
 from .start import structure
@@ -39,8 +40,6 @@ SHORT: dict[str, Any] = dict(most=8, products=40, tolerance=0.1, gain=0.004)  # 
 FULL: dict[str, Any] = dict(most=12, products=80, tolerance=0.01)  # to all
 SETTLE: dict[str, Any] = dict(close=0.2, tolerance=0.01, products=150)  # `movie_fit.settle`
 FOLLOWS = 1.5  # misfit of a frame, over the noise squared, up to which a run follows it
-SPREAD = (0.2, 0.1)  # prior standard deviation of the first state, hidden and observed species, in units of their range
-SMOOTH = 1.5  # wavenumber times spacing where the prior's filter is a half
 FLOOR = 1e-3  # of the largest value: frames are not trusted to better
 
 
@@ -139,18 +138,16 @@ def invert(movie: Movie, log: Log) -> dict[str, Any]:
     if isinstance(begin, str):
         return refused(movie, begin)
     done: list[Matched] = []
-    params, first = begin.params, begin.first
+    background = _background(movie, begin, sigma)
     for R in movie.refine:
         try:
-            matched = _match(movie, R, params, first, sigma, log)
+            matched = _match(movie, R, begin.params, background, done[-1] if done else None, sigma, log)
         except AdjointRDError as error:
             return refused(movie, f"the model does not run from the start that was found ({error})")
         refusal = movie_verdict.implausible(movie, matched)
         if refusal:
             return refused(movie, refusal)
         done.append(matched)
-        params = matched.window.params(matched.fit.x)
-        first = matched.window.first(matched.fit.xi)[(slice(None), *(slice(None, None, R),) * movie.grid.ndim)]
     return _result(movie, done, sigma, measured)
 
 
@@ -181,6 +178,14 @@ def _start(movie: Movie, images: np.ndarray, cutoffs: list[float], log: Log) -> 
     return found
 
 
+def _background(movie: Movie, begin: MovieStart, sigma: np.ndarray) -> movie_background.Background:
+    complete = bool(movie.seen.all())
+    guess = movie_background.blind(begin.first, movie.grid, movie.species, sigma, complete)
+    if begin.observer is None:
+        return guess
+    return movie_background.learned(begin.observer, begin.params, guess, complete)
+
+
 def _starts(movie: Movie, inner: tuple[str, ...]) -> list[dict[str, float]]:
     h2 = float(np.prod(movie.grid.spacing)) ** (2.0 / movie.grid.ndim)
     usual = {name: (0.1269 * h2 if name in movie.model.diffusivities else 0.03) for name in inner}
@@ -190,11 +195,16 @@ def _starts(movie: Movie, inner: tuple[str, ...]) -> list[dict[str, float]]:
 
 
 def _match(
-    movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray, sigma: np.ndarray, log: Log
-) -> Matched:
+    movie: Movie, R: int, params: Mapping[str, float], background: movie_background.Background, before: Matched | None,
+    sigma: np.ndarray, log: Log,
+) -> Matched:  # fmt: skip
     """Gauss-Newton on growing windows, on the grid R times finer; the time step; the standard errors."""
-    window = _window(movie, R, params, first, sigma)
+    if before is not None:
+        params = before.window.params(before.fit.x)
+    window = _window(movie, R, params, background, sigma)
     x, xi = np.log([params[name] for name in movie.free]), np.zeros(window.background.size)
+    if before is not None:
+        xi = _on_finer(before, window)
 
     def report(window: Window) -> Callable[[MovieFit], None]:
         name = f"match {len(window.counts)} frames" + (f", R={R}" if R > 1 else "")
@@ -202,7 +212,7 @@ def _match(
 
     now = movie_fit.fit_at(window.shorter(2), x, xi)
     length = min(FIRST_WINDOW, len(movie.counts))
-    while R == movie.refine[0] and length < len(movie.counts):
+    while before is None and length < len(movie.counts):
         shorter = window.shorter(length)
         now = movie_fit.fit(shorter, now.x, now.xi, **SHORT, near=now.linear, report=report(shorter))
         length = _next_length(window, now, length)
@@ -221,7 +231,17 @@ def _match(
     return Matched(window, fit, covariance, step)
 
 
-def _window(movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray, sigma: np.ndarray) -> Window:
+def _on_finer(before: Matched, window: Window) -> np.ndarray:
+    """The xi of a fit on a coarser grid in a window on a finer one."""
+    xi = before.fit.xi.reshape(before.window.background.shape)[(slice(None), *before.window.every)]
+    R = window.grid.shape[0] // xi.shape[1]
+    scale = (window.grid.size / before.window.grid.size) ** 0.5
+    return (interpolate(xi, R) / scale).ravel()
+
+
+def _window(
+    movie: Movie, R: int, params: Mapping[str, float], background: movie_background.Background, sigma: np.ndarray
+) -> Window:
     coarse, scheme = movie.grid, movie.scheme or "euler"
     shape, spacing = tuple(n * R for n in coarse.shape), tuple(h / R for h in coarse.spacing)
     grid = Grid(shape, spacing=spacing, boundary=coarse.boundary)
@@ -231,14 +251,10 @@ def _window(movie: Movie, R: int, params: Mapping[str, float], first: np.ndarray
         steps = movie_steps.by_default(movie.model, coarse, movie.gap, scheme, params) * R * R
     else:
         steps = movie_steps.by_default(movie.model, grid, movie.gap, scheme, params)
-    first = interpolate(first, R)
-    size = np.max(np.abs(first), axis=tuple(range(1, first.ndim)))
-    size = np.maximum(size, 0.1 * size.max())
-    spread = np.array([SPREAD[c in movie.species] * each for c, each in enumerate(size)])
     weights = movie.seen / sigma.reshape(1, -1, *(1,) * coarse.ndim)
     return Window(
         movie.model, grid, movie.gap, movie.counts, steps, scheme, movie.frames, weights, movie.species, movie.free,
-        movie.known, first, spread, SMOOTH / min(coarse.spacing), R,
+        movie.known, interpolate(background.mean, R), background.on(grid, R), R,
     )  # fmt: skip
 
 

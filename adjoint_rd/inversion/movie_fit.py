@@ -3,9 +3,7 @@
     J(p, xi) = 1/2 sum_i |W (H y(t_i; p, y0) - d_i)|^2 + 1/2 |xi|^2,     y0 = b + L xi
 
 H takes the observed species and cells, W is one over the noise (0 where nothing was seen), b is a guess of the first
-state and L = (standard deviation) x (a low-pass filter of the grid's wavenumbers): a prior that every pattern on the
-grid satisfies, which only keeps what the frames cannot see (high wavenumbers, which diffuse away before the second
-frame) from growing.
+state and L its standard deviation in each mode of the grid's Laplacian, see `movie_background`.
 
 Each iteration linearises the run, m + J_xi dxi + J_x dx with x = log p, and eliminates x by projection: with the QR
 factors J_x = Q R and P = I - Q Q^T,
@@ -39,6 +37,7 @@ from ..sparse import Spectral
 
 MOST_MOVE = 0.5  # of a logarithm in one iteration
 HALVINGS = 6
+CANCELLED = 0.3  # of a direction: what is left of it if it was made conjugate to the others accurately
 RELINEARISE, STEPS = 3, 5  # at most so many Jacobians in `settle`, and steps by each
 FROZEN = 5e-3  # move of a logarithm over which the Jacobian may be kept
 
@@ -68,10 +67,8 @@ class Window:
         The others.
     background : ndarray (S, *grid)
         b.
-    spread : ndarray (S,)
-        Standard deviation of the first state about b, of each species.
-    smooth : float
-        The wavenumber (1/length) at which the low-pass filter of L is a half.
+    deviation : ndarray, broadcasts against the coefficients of `Spectral` (S, *modes)
+        L.
     every : int
         Frames show every so-manyth cell of the grid along each axis.
     """
@@ -90,8 +87,7 @@ class Window:
         free: tuple[str, ...],
         fixed: Mapping[str, float],
         background: np.ndarray,
-        spread: np.ndarray,
-        smooth: float,
+        deviation: np.ndarray,
         every: int = 1,
     ):
         self.model, self.grid, self.interval, self.data = model, grid, float(interval), data
@@ -102,9 +98,7 @@ class Window:
         self.background = background
         self.every = (slice(None, None, every),) * grid.ndim
         self.spectral = Spectral(grid)
-        # The fourth power: steep enough to matter, flat enough to leave the wavenumbers of patterns alone.
-        self.filter = 1.0 / (1.0 + (self.spectral.lam / smooth**2) ** 2)
-        self.spread = np.asarray(spread, dtype=np.float64).reshape(-1, *(1,) * grid.ndim)
+        self.deviation = deviation
         self.count = int(np.count_nonzero(self.weights))
 
     def shorter(self, frames: int) -> Window:
@@ -135,7 +129,7 @@ class Window:
 
     def smoothed(self, xi: np.ndarray) -> np.ndarray:
         """L xi, symmetric."""
-        return self.spread * self.spectral.apply(xi.reshape(self.background.shape), self.filter)
+        return self.spectral.apply(xi.reshape(self.background.shape), self.deviation)
 
     def first(self, xi: np.ndarray) -> np.ndarray:
         """The first state."""
@@ -178,6 +172,7 @@ class Linearised:
         columns = [self._observed(self.run.forth({name: self.p[name]})) for name in window.free]
         Q, self.R = np.linalg.qr(np.stack(columns, axis=1))
         self.Q = np.ascontiguousarray(Q.T)
+        self.B = np.stack([self.back(row) for row in self.Q])  # J_xi^T Q
         self.directions = np.empty((0, xi.size), np.float64)
         self.images = np.empty((0, xi.size), np.float64)  # of the directions under the matrix
         self.count = 0
@@ -208,7 +203,7 @@ class Linearised:
     def product(self, xi: np.ndarray) -> np.ndarray:
         """(I + J_xi^T P J_xi) xi."""
         self.products += 1
-        return xi + self.back(self.projected(self.forth(xi)))
+        return xi + self.back(self.forth(xi)) - (self.B @ xi) @ self.B
 
     def _preconditioned(self, r: np.ndarray) -> np.ndarray:
         if self.near is None or not len(self.near[0]):
@@ -229,8 +224,11 @@ class Linearised:
 
     def _extend(self, d: np.ndarray) -> bool:
         """Add a direction, made conjugate to all others; False if rounding leaves nothing of it."""
-        for _ in range(2):  # once more for rounding
+        left = 0.0
+        while left < CANCELLED:  # once more if rounding matters
+            size = np.linalg.norm(d)
             d = d - (self.images[: self.count] @ d) @ self.directions[: self.count]
+            left = np.linalg.norm(d) / size
         image = self.product(d)
         length = float(d @ image)
         if not length > 0.0:
@@ -279,7 +277,7 @@ class Linearised:
         than `tolerance` of a variance.
         """
         P = len(self.Q)
-        B = np.stack([self.back(row) for row in self.Q])
+        B = self.B
         Z = np.empty_like(B)
         for i in range(P):
             history: list[float] = []

@@ -48,12 +48,15 @@ class MovieStart:
     residual : float
         Relative to the reaction through h.
     iterations : int
+    observer : Observer or None
+        None if all species are seen.
     """
 
     params: dict[str, float]
     first: np.ndarray
     residual: float
     iterations: int
+    observer: Observer | None = None
 
 
 class Observer:
@@ -98,6 +101,7 @@ class Observer:
         smooth = np.stack([low_pass(frame, grid, cutoff) for frame in frames]).reshape(len(frames), grid.size)
         self.frames = smooth
         self.spline = CubicSpline(self.times, smooth, axis=0).c  # (4, M - 1, cells), in the time since each frame
+        self.burn = burn
         self.windows = [(f, f + span) for f in range(burn, len(frames) - span, span)]
         self.spectral = Spectral(grid)
         self.filter = None if not np.isfinite(band) else (-self.spectral.lam <= band**2).astype(np.float64)
@@ -113,21 +117,23 @@ class Observer:
     def _point(self, h: np.ndarray, o: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (h, o) if self.part.hidden == 0 else (o, h)
 
-    def integrals(self, params: Mapping[str, float]) -> dict[str, np.ndarray]:
+    def integrals(self, params: Mapping[str, float], first: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Integrals over each interval between frames, (M - 1, cells) each.
 
         "o", "reaction" (R_o), "alone" (R_o at h = 0), the slopes of R_o by each kinetic parameter, and for each inner
-        parameter q "through q": R_o,h dh/dq.
+        parameter q "through q": R_o,h dh/dq. Also "hidden", h at the beginning of each interval. `first` is h in the
+        first frame, by default the steady state there.
         """
         part, model = self.part, self.model
         kinetics = tuple(params[name] for name in model.parameters)
         nothing = (0.0,) * len(kinetics)
         D_h = params[model.diffusivities[part.hidden]]
         h, slopes = self.first.hidden(params)
+        h = h if first is None else first.ravel()
         y = np.stack([h, *(slopes[name] for name in part.inner)], axis=1)
         cells, inner = h.size, part.inner
         outer = [name for name in part.inner + part.outer if name in model.parameters]
-        keys = ["o", "reaction", "alone", *outer, *(f"through {name}" for name in inner)]
+        keys = ["hidden", "o", "reaction", "alone", *outer, *(f"through {name}" for name in inner)]
         total = {key: np.zeros((len(self.times) - 1, cells)) for key in keys}
         one, zero = np.ones(cells), np.zeros(cells)
         to_h = self._point(one, zero)
@@ -139,6 +145,7 @@ class Observer:
             count = self._substeps(params, float(length), self.frames[f])
             dt = length / count
             c = self.spline[:, f]
+            total["hidden"][f] = y[:, 0]
             for s in range(count):
                 t = (s + 0.0) * dt
                 o = ((c[0] * t + c[1]) * t + c[2]) * t + c[3]
@@ -226,7 +233,7 @@ class Observer:
         x, params, r, _, taken = _levenberg_marquardt(self.residual, x, max_iterations, tol)
         hidden, _ = self.first.hidden(params)
         first = np.stack(self._point(hidden, self.frames[0])).reshape(2, *self.grid.shape)
-        return MovieStart(params, first, float(np.linalg.norm(r)), taken)
+        return MovieStart(params, first, float(np.linalg.norm(r)), taken, self)
 
 
 def best_start(observer: Observer, starts: Any, implausible: Any) -> MovieStart:
