@@ -9,9 +9,11 @@ in every mode of the grid's Laplacian
 
 G real and constant on rings of wavenumbers, by least squares over the modes of the ring and the frames (a Wiener filter
 with several inputs: N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949). The same
-filter is applied to the first frames. Its error in a ring is that in blocks of frames left out of the fit. So the first
-state has a prior whose width is measured, from 1e-3 at high wavenumbers to the size of h itself at low ones, instead of
-one that is too wide there and too narrow here. The observed species begins as the low-passed first frame.
+filter is applied to the first frames. Its error in a ring is that in blocks of frames left out of the fit; what errors
+of the observer's parameters cause, which all frames share, is added. So the first state has a prior whose width is
+measured, from some 1e-3 at high wavenumbers to the size of h itself at low ones: one width for all would bias the
+parameters at low wavenumbers and slow the solver down at high ones. The observed species begins as the low-passed first
+frame.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ FEWEST = 6  # frames to learn from
 RING = 0.1  # width of a ring, wavenumber times spacing
 RIDGE = 1e-4  # of the features' power
 INFLATE = 1.5  # of the measured error
-UNIFORM = 3.0  # of the error of the mean, on top: there is one mean in a frame, and frames are much alike
-LEAST = 1e-4  # error, of the hidden species' largest value
+UNIFORM = 0.1  # error of the mean, of the largest value: frames have one each, and much the same
+STRAY = 0.03  # error of the parameters that the observer is given, of their values
+LEAST = 0.5  # error of h in units of the noise of o, which hides what is finer
 OBSERVED = 4.0  # error of the observed species' first state, in units of the noise
 BLIND = 0.2  # error of the hidden one, of its largest value, where there is nothing to learn from
 HOLES = 0.1  # least error of the observed one in units of its largest value, where not all is seen
@@ -102,18 +105,21 @@ def learned(observer: Observer, params: Mapping[str, float], guess: Background, 
     frames = range(observer.burn, len(observer.frames) - AHEAD)
     if len(frames) < FEWEST:
         return guess
-    hidden, grid = observer.part.hidden, observer.grid
+    part, hidden = observer.part, observer.part.hidden
     features = _Features(observer, params)
-    first, mean, error = None, guess.mean.copy(), np.zeros(len(guess.wavenumbers))
+    rings = _Rings(features.spectral, guess.wavenumbers)
+    first = None
     for _ in range(2):  # the second time the observer begins where it should
-        h = observer.integrals(params, first)["hidden"].reshape(-1, *grid.shape)
-        first, error = _filtered(features, h, frames, guess.wavenumbers)
-    size = float(np.max(np.abs(mean[hidden])))
-    error = np.maximum(INFLATE * error, LEAST * size)
-    error[0] *= UNIFORM
-    deviation = guess.deviation.copy()
-    deviation[hidden] = error if complete else np.maximum(error, deviation[hidden])
+        h = observer.integrals(params, first)["hidden"]
+        first, error = _filtered(features, rings, h[..., 0], frames)
+    slopes = [params[q] * features.transformed(h[frames, :, 1 + i]) for i, q in enumerate(part.inner)]
+    stray = STRAY**2 * sum(rings.mean(np.mean(np.abs(each) ** 2, axis=0)) for each in slopes)
+    least = LEAST / OBSERVED * guess.deviation[part.observed]
+    error = np.sqrt((INFLATE * error) ** 2 + stray + least**2)
+    error[0] = UNIFORM * float(np.max(np.abs(first))) * np.sqrt(observer.grid.size)
+    mean, deviation = guess.mean.copy(), guess.deviation.copy()
     mean[hidden] = first
+    deviation[hidden] = error if complete else np.maximum(error, deviation[hidden])
     return Background(mean, guess.wavenumbers, deviation)
 
 
@@ -122,6 +128,27 @@ def _edges(grid: Grid) -> np.ndarray:
     h = min(grid.spacing)
     most = float(np.sqrt(np.max(-Spectral(grid).lam)))
     return np.concatenate([[0.0], np.arange(0.5 * RING / h, most, RING / h)])
+
+
+class _Rings:
+    """Modes of a grid by wavenumber: the mean alone, then rings about the other `wavenumbers`."""
+
+    def __init__(self, spectral: Spectral, wavenumbers: np.ndarray):
+        k = np.sqrt(-spectral.lam).ravel()
+        ring = np.searchsorted(0.5 * (wavenumbers[2:] + wavenumbers[1:-1]), k)
+        self.modes = [np.flatnonzero(ring == n) for n in range(len(wavenumbers) - 1)]  # the mean in the first one too
+
+    def mean(self, power: np.ndarray) -> np.ndarray:
+        """The mean in each ring, with that of the first for the mean itself."""
+        return self.filled([float(power.ravel()[modes].mean()) if modes.size else np.nan for modes in self.modes])
+
+    @staticmethod
+    def filled(values: list[float]) -> np.ndarray:
+        """Values of the rings, where one is empty that of the ring before, and of the mean."""
+        for n in range(1, len(values)):
+            if np.isnan(values[n]):
+                values[n] = values[n - 1]
+        return np.array(values[:1] + values)
 
 
 class _Features:
@@ -150,25 +177,20 @@ class _Features:
         return np.concatenate(self.hats[frame : frame + AHEAD])
 
 
-def _filtered(
-    features: _Features, h: np.ndarray, frames: range, wavenumbers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """h in the first frame, and the error in rings of wavenumbers."""
+def _filtered(features: _Features, rings: _Rings, h: np.ndarray, frames: range) -> tuple[np.ndarray, np.ndarray]:
+    """h in the first frame, and the error at each wavenumber."""
     X = np.stack([features.at(f).reshape(3 * AHEAD, -1) for f in frames])
-    Y = np.stack([features.transformed(h[f]).ravel() for f in frames])
-    X0, uniform = features.at(0).reshape(3 * AHEAD, -1), 0  # the first mode
-    mean_x, mean_y = X[:, :, uniform].mean(axis=0), Y[:, uniform].mean()
-    X[:, :, uniform] -= mean_x
-    Y[:, uniform] -= mean_y
-    X0[:, uniform] -= mean_x
-    k = np.sqrt(-np.broadcast_to(features.spectral.lam, features.hats[0].shape[1:])).ravel()
-    ring = np.searchsorted(0.5 * (wavenumbers[1:] + wavenumbers[:-1])[1:], k)
+    Y = features.transformed(h[frames]).reshape(len(frames), -1)
+    X0 = features.at(0).reshape(3 * AHEAD, -1)
+    mean_x, mean_y = X[:, :, :1].mean(axis=0), Y[:, :1].mean()  # of the first mode, in which all is uniform
+    X[:, :, :1] -= mean_x
+    Y[:, :1] -= mean_y
+    X0[:, :1] -= mean_x
     blocks = np.array_split(np.arange(len(frames)), BLOCKS)
-    first, error = np.zeros(k.size, Y.dtype), np.empty(len(wavenumbers))
-    for n in range(len(wavenumbers) - 1):
-        modes = np.flatnonzero(ring == n)
+    first, error = np.zeros(Y.shape[1], Y.dtype), []
+    for modes in rings.modes:
         if not modes.size:
-            error[n + 1] = error[n]
+            error.append(np.nan)
             continue
         x, y = X[:, :, modes], Y[:, modes]
         square = np.einsum("fim,fjm->fij", x, x.conj()).real
@@ -179,10 +201,9 @@ def _filtered(
             others = np.setdiff1d(np.arange(len(frames)), block)
             G = _solve(square[others].sum(axis=0), cross[others].sum(axis=0))
             total += float(np.sum(np.abs(y[block] - G @ x[block]) ** 2))
-        error[n + 1] = np.sqrt(total / y.size)
-    error[0] = error[1]
-    first[uniform] += mean_y
-    return features.back(first.reshape(features.hats[0].shape[1:])), error
+        error.append(float(np.sqrt(total / y.size)))
+    first[:1] += mean_y
+    return features.back(first.reshape(features.hats[0].shape[1:])), rings.filled(error)
 
 
 def _solve(square: np.ndarray, cross: np.ndarray) -> np.ndarray:

@@ -121,8 +121,8 @@ class Observer:
         """Integrals over each interval between frames, (M - 1, cells) each.
 
         "o", "reaction" (R_o), "alone" (R_o at h = 0), the slopes of R_o by each kinetic parameter, and for each inner
-        parameter q "through q": R_o,h dh/dq. Also "hidden", h at the beginning of each interval. `first` is h in the
-        first frame, by default the steady state there.
+        parameter q "through q": R_o,h dh/dq. Also "hidden" (M - 1, cells, 1 + number of q), h and each dh/dq at the
+        beginning of each interval. `first` is h in the first frame, by default the steady state there.
         """
         part, model = self.part, self.model
         kinetics = tuple(params[name] for name in model.parameters)
@@ -133,8 +133,9 @@ class Observer:
         y = np.stack([h, *(slopes[name] for name in part.inner)], axis=1)
         cells, inner = h.size, part.inner
         outer = [name for name in part.inner + part.outer if name in model.parameters]
-        keys = ["hidden", "o", "reaction", "alone", *outer, *(f"through {name}" for name in inner)]
+        keys = ["o", "reaction", "alone", *outer, *(f"through {name}" for name in inner)]
         total = {key: np.zeros((len(self.times) - 1, cells)) for key in keys}
+        total["hidden"] = np.zeros((len(self.times) - 1, *y.shape))
         one, zero = np.ones(cells), np.zeros(cells)
         to_h = self._point(one, zero)
         steps_of = {
@@ -145,7 +146,7 @@ class Observer:
             count = self._substeps(params, float(length), self.frames[f])
             dt = length / count
             c = self.spline[:, f]
-            total["hidden"][f] = y[:, 0]
+            total["hidden"][f] = y
             for s in range(count):
                 t = (s + 0.0) * dt
                 o = ((c[0] * t + c[1]) * t + c[2]) * t + c[3]
