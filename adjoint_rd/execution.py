@@ -150,7 +150,7 @@ class Executor:
         self._sync = np.zeros(16, np.int64)
         self._step_by_step = Waves(1, 1, self.tiles, 1, False)
         self._loops: dict[tuple[str, tuple[int, ...]], Any] = {}
-        self._unsummed = Sums(self, np.zeros((0, 0)), self._no_fields, ())
+        self._no_scalars = np.zeros((0, 0))
 
     # Buffers
 
@@ -476,11 +476,9 @@ class Executor:
             # At most fourfold: this chunk may have been slow for another reason, compilation for one.
             size = max(1, min(4 * size, int(size * CHUNK_SECONDS / elapsed)))
 
-    def _together(
-        self, loop: Any, arrays: tuple[Any, ...], plan: Plan, steps: int, sums: "Sums | None" = None
-    ) -> None:
+    def _together(self, loop: Any, arrays: tuple[Any, ...], plan: Plan, steps: int, sums: "Sums | None" = None) -> None:
         """Take steps of a time loop, the slabs of the grid shared out among threads."""
-        sums = sums or self._unsummed
+        scalars, fields = (sums.scalars, sums.fields) if sums else (self._no_scalars, self._no_fields)
         threads = self._threads_for(steps)
         if self._sync[CANCELLED]:  # of an interrupted run
             self._sync = np.zeros(16, np.int64)
@@ -493,7 +491,7 @@ class Executor:
                     steps,
                     work,
                     plan,
-                    Share(sums.scalars, sums.fields, *tiles, self._sync, threads, self.rows, self.columns),
+                    Share(scalars, fields, *tiles, self._sync, threads, self.rows, self.columns),
                     waves,
                 )
                 for tiles in self._tiles_of_each(threads)

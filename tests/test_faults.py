@@ -1,6 +1,7 @@
 """What a machine does to a run: interrupts, forks, threads, full disks, damaged caches, short memory."""
 
 import ast
+import gc
 import importlib.util
 import os
 import pickle
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 
 import numba
@@ -424,6 +426,30 @@ def test_2000_gradients_leak_nothing():
     before = some(500)
     assert some(2000) - before < 500_000  # 250 bytes each; a state has 1920
     assert open_before[0] == open_before[1]
+
+
+def test_buffers_are_freed_with_their_simulation_not_by_the_garbage_collector():
+    gc.disable()
+    try:
+        sim = simulation(threads=2)
+        y0 = state(sim)
+        obj = rd.Objective(
+            sim,
+            y0,
+            rd.losses.L2(0.9 * y0),
+            steps=5,
+            free=("F",),
+            fixed={name: PARAMS[name] for name in ("Du", "Dv", "k")},
+        )
+        rd.minimize(obj, obj.pack(F=0.03), maxiter=2)
+        obj.hessp([0.03], [1.0])
+        sim.run(np.stack([y0, y0]), PARAMS, steps=2)
+        sim.run_to_steady(y0, PARAMS, tol=1.0)
+        executor = weakref.ref(sim.executor)
+        del sim, obj
+        assert executor() is None
+    finally:
+        gc.enable()
 
 
 # Reading executes nothing
