@@ -31,7 +31,7 @@ from . import models
 from .arrays import as_array
 from .errors import InputError, check_choice, check_count, did_you_mean
 from .grid import Grid
-from .inversion import cleanup, constraints, verdict, weak
+from .inversion import cleanup, constraints, drift, verdict, weak
 from .inversion.start import Residual, StartFit, Structure, structure
 from .models import Model
 from .sparse import System
@@ -48,7 +48,10 @@ CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refus
 DISAGREE = 1e-6  # the probability below which snapshots do not have the same parameters
 MOST_CELLS = 20_000  # more are refined in tiles
 TILE = 64  # cells along each axis, about
-DRIFT_FITS = 3  # with the drift's size from the one before
+CELLS_PER_MODE = 64  # one mode of the drift for so many cells,
+MODES = (48, 128)  # within these limits
+DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the first, see LOOSE_END
+LOOSE_END = 3.0  # the drift along the last mode over tau
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 BAND = 1.0  # wavenumber times spacing up to which the first residual fit of noisy data looks
@@ -771,26 +774,24 @@ class _Job:
 
     def _with_drift(self, problem: weak.Problem, best: weak.Fit, unit: float) -> weak.Fit:
         """The drift model if its evidence is higher."""
-        count = int(np.clip(self.grid.size // 170, 24, 72))
-        spread, fit, modes, there = 3e-4 * unit, best, None, best.params
+        count = int(np.clip(self.grid.size // CELLS_PER_MODE, *MODES))
+        drifting, fit, there = best, best, best.params
         try:
-            for _ in range(DRIFT_FITS):
-                if modes is None or _far(fit.params, there, self.free):
-                    modes, there = problem.soft_modes(fit, count)[0], fit.params
+            for tau in DRIFT_TAU:
+                if fit is best or _far(fit.params, there, self.free):
+                    there = fit.params
+                    modes = drift.soft_modes(self.system, fit.state.ravel(), there, count)
                 fit = problem.fit(
-                    fit, best.sigma, LADDER[-1] * unit, modes=modes, spread=spread, max_iterations=5,
-                    label=f"drift along {count} modes",
+                    fit, best.sigma, tau * unit, modes=modes, spread=3e-4 * unit, max_iterations=8,
+                    label=f"drift along {count} modes, tau = {tau * unit:.0e}",
                 )  # fmt: skip
                 self._log_fit(fit)
-                if fit.evidence < best.evidence - 300.0:
-                    break
-                before, spread = spread, weak.refit_spread(fit)
-                if abs(np.log(spread / before)) < 0.1:
+                drifting = max(drifting, fit, key=lambda fit: fit.evidence)
+                if fit.spread[-1] < LOOSE_END * fit.tau and not _far(fit.params, there, self.free):
                     break
         except (np.linalg.LinAlgError, RuntimeError) as error:
             self.log("drift", failed=str(error))
-            return best
-        return fit if fit.evidence > best.evidence else best
+        return drifting
 
     def _log_fit(self, fit: weak.Fit) -> None:
         self.log(

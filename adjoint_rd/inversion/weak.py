@@ -2,14 +2,15 @@
 
 Minimise over the fields y, the parameters p, the drift's coefficients b and the data's own parameters (offset, gain)
 
-    -2 log p(data | g o + c)  +  |R(y; p) - E b|^2 / tau^2  +  |b|^2 / t_b^2
+    -2 log p(data | g o + c)  +  |R(y; p) - E b|^2 / tau^2  +  sum_i b_i^2 / t_i^2
 
 by Gauss-Newton with a line search. The fields' block ``A = J^T W J / tau^2 + P / sigma^2`` is factored (`Cholesky`),
 the few other unknowns follow from their Schur complement, whose inverse is their covariance. R is zero for a steady
 state; tau is how large it may be:
 
     white   R ~ N(0, tau^2): steady to within tau
-    drift   R = E b + N(0, tau^2): the state still moves along the softest modes E of J, b ~ N(0, t_b^2)
+    drift   R = E b + N(0, tau^2): the state still moves along the softest modes E of J, b_i ~ N(0, t_i^2), see `drift`;
+            the t_i are those of greatest likelihood (expectation maximisation, at each linearisation)
 
 Which tau and which of the two is decided by the evidence, the probability of the data under the model with the fields
 integrated out (Laplace's approximation; D. J. C. MacKay, Neural Comput. 4 (1992) 415):
@@ -28,16 +29,19 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import linalg as iterative
 
-from ..sparse import LU, Cholesky, System
-from . import misfit
+from ..sparse import Cholesky, System
+from . import drift, misfit
 
 PRIOR = 0.1  # s, in the unit of the state
 FREE = 30.0  # s in the iteration and for the covariance: wide enough to add no information
 CORRECTIONS = 2  # of the fields after a step
 FARTHEST = 0.7  # most change of a logarithm in one iteration
 SMALL = 1e-3  # relative change of a parameter after which the matrices need not be renewed
+EM_ROUNDS = 30
+FLOOR = 0.3  # least t_i over tau: below it changes nothing
+
+Scales = tuple[float, float, np.ndarray]  # sigma, tau, the t_i
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +85,10 @@ class Fit:
     state : ndarray (S, cells)
     b : ndarray
     offset, gain : float
-    sigma, tau, spread : float
-        `spread` is t_b; sigma is that before rounding.
+    sigma, tau : float
+        sigma is that before rounding.
+    spread : ndarray
+        The t_i.
     noise : float
         The standard deviation of the data, rounding included.
     cost : float
@@ -97,7 +103,7 @@ class Fit:
     evidence : float
     iterations : int
     converged : bool
-    modes : ndarray or None
+    modes : Modes or None
     label : str
     """
 
@@ -109,7 +115,7 @@ class Fit:
     sigma: float
     noise: float
     tau: float
-    spread: float
+    spread: np.ndarray
     cost: float
     chi2: float
     rate: float
@@ -118,7 +124,7 @@ class Fit:
     evidence: float
     iterations: int
     converged: bool
-    modes: np.ndarray | None = field(default=None, repr=False)
+    modes: drift.Modes | None = field(default=None, repr=False)
     label: str = ""
 
 
@@ -145,15 +151,20 @@ class _Cost:
 
 @dataclass(frozen=True, eq=False)
 class _Normal:
-    """The normal equations at a point, the fields eliminated: Schur complement `S`, steps of parameters and fields."""
+    """The normal equations at a point, the fields eliminated: Schur complement `S`, its right side, A^-1 [gx, G]."""
 
     A0: Any
     A: Any
     J: Any
     factor: Cholesky
     S: np.ndarray
-    step_p: np.ndarray
-    step_y: np.ndarray
+    right: np.ndarray
+    X: np.ndarray
+
+    def steps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the parameters and the fields."""
+        step = np.linalg.lstsq(self.S, self.right, rcond=1e-14)[0]
+        return step, -self.X[:, 0] - self.X[:, 1:] @ step
 
 
 class Problem:
@@ -169,21 +180,27 @@ class Problem:
         sigma: float,
         tau: float,
         *,
-        modes: np.ndarray | None = None,
+        modes: drift.Modes | None = None,
         spread: float = 1e-3,
         max_iterations: int = 10,
         tol: float = 3e-5,
         evidence: bool = True,
         label: str = "",
     ) -> Fit:
-        """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module."""
-        E = np.zeros((start.state.size, 0)) if modes is None else modes * self.data.rows[:, None]
-        scales = (sigma, tau, spread)
+        """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module.
+
+        With `modes` the t_i start at `spread`.
+        """
+        E = np.zeros((start.state.size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
+        scales: Scales = (sigma, tau, np.full(E.shape[1], spread))
         at = self._begin(start, E, scales)
         cost = self._cost(at, E, scales)
         converged, taken = False, 0
         while True:
             normal = self._normal(at, cost, E, scales)
+            if modes is not None:
+                normal, scales = self._refit_spread(normal, at, modes, scales)
+                cost = self._cost(at, E, scales)
             if taken >= max_iterations or converged:
                 break
             there, cost_there, largest = self._line_search(at, cost, normal, E, scales)
@@ -212,7 +229,7 @@ class Problem:
             sigma,
             float(np.sqrt(misfit.variance(self.data, sigma))),
             tau,
-            spread,
+            scales[2],
             cost.value,
             self._chi2(at, sigma),
             float(np.sqrt(R @ R / max(float(self.data.rows.sum()), 1.0))),
@@ -225,19 +242,19 @@ class Problem:
             label or f"tau = {tau:.0e}",
         )
 
-    def _begin(self, start: Fit, E: np.ndarray, scales: tuple[float, float, float]) -> _Point:
+    def _begin(self, start: Fit, E: np.ndarray, scales: Scales) -> _Point:
         """The point of `start`, with the drift of least cost."""
         _, tau, spread = scales
         y, params = start.state.ravel().copy(), dict(start.params)
         R = self.system.residual(y, params) * self.data.rows
-        b = np.linalg.solve(E.T @ E / tau**2 + np.eye(E.shape[1]) / spread**2, E.T @ R / tau**2)
+        b = np.linalg.solve(E.T @ E / tau**2 + np.diag(1.0 / spread**2), E.T @ R / tau**2)
         return _Point(y, params, b, start.offset, start.gain)
 
-    def _cost(self, at: _Point, E: np.ndarray, scales: tuple[float, float, float]) -> _Cost:
+    def _cost(self, at: _Point, E: np.ndarray, scales: Scales) -> _Cost:
         sigma, tau, spread = scales
         r = self.system.residual(at.y, at.params) * self.data.rows - E @ at.b
         value, slope, curvature = misfit.minus_twice_log(at.gain * at.y + at.offset, self.data, sigma)
-        return _Cost(float(r @ r) / tau**2 + value + float(at.b @ at.b) / spread**2, r, slope, curvature)
+        return _Cost(float(r @ r) / tau**2 + value + float(np.sum((at.b / spread) ** 2)), r, slope, curvature)
 
     def _chi2(self, at: _Point, sigma: float) -> float:
         """The mean square of the misfit over what it should be, rounding included."""
@@ -252,7 +269,7 @@ class Problem:
     def _weighted_jacobian(self, at: _Point, tau: float) -> Any:
         return sparse.csr_array(sparse.diags_array(self.data.rows / tau) @ self.system.jacobian(at.y, at.params))
 
-    def _normal(self, at: _Point, cost: _Cost, E: np.ndarray, scales: tuple[float, float, float]) -> _Normal:
+    def _normal(self, at: _Point, cost: _Cost, E: np.ndarray, scales: Scales) -> _Normal:
         _, tau, spread = scales
         k, m, q = len(self.free), E.shape[1], len(self.extras)
         logs = self._logs(at.params)
@@ -267,7 +284,7 @@ class Problem:
         gp = C.T @ (cost.r / tau)
         H = np.zeros((k + m + q,) * 2)
         H[: k + m, : k + m] = C.T @ C
-        H[k : k + m, k : k + m] += np.eye(m) / spread**2
+        H[k : k + m, k : k + m] += np.diag(1.0 / spread**2)
         gp[k : k + m] += at.b / spread**2
         if D is not None:
             G = np.concatenate([G, at.gain * cost.curvature[:, None] * D], axis=1)
@@ -283,8 +300,36 @@ class Problem:
             found = self._eliminate(A + curved, gx, G_there, H_there, must_be_positive=True)
         factor, X, S = found or self._eliminate(A, gx, G, H)
         G = G if found is None else G_there
-        step_p = -np.linalg.lstsq(S, gp - G.T @ X[:, 0], rcond=1e-14)[0]
-        return _Normal(A0, A, J, factor, S, step_p, -X[:, 0] - X[:, 1:] @ step_p)
+        return _Normal(A0, A, J, factor, S, G.T @ X[:, 0] - gp, X)
+
+    def _refit_spread(
+        self, normal: _Normal, at: _Point, modes: drift.Modes, scales: Scales
+    ) -> tuple[_Normal, Scales]:
+        """The t_i of greatest likelihood at this linearisation, by expectation maximisation."""
+        sigma, tau, spread = scales
+        k, m = len(self.free), spread.size
+        own = np.arange(k, k + m)
+        S, right = normal.S.copy(), normal.right.copy()
+        for _ in range(EM_ROUNDS):
+            try:
+                covariance = np.linalg.inv(S)
+            except np.linalg.LinAlgError:
+                break
+            b, variance = at.b + (covariance @ right)[own], np.diag(covariance)[own]
+            if not np.all(variance > 0.0):
+                break
+            found = drift.decay(modes.rates, b**2 + variance, FLOOR * tau)
+            more = 1.0 / found**2 - 1.0 / spread**2
+            S_there, right_there = S.copy(), right.copy()
+            S_there[own, own] += more
+            right_there[own] -= more * at.b
+            if np.linalg.eigvalsh(S_there).min() <= 0.0:
+                break
+            change = float(np.max(np.abs(np.log(found / spread))))
+            S, right, spread = S_there, right_there, found
+            if change < 0.02:
+                break
+        return replace(normal, S=S, right=right), (sigma, tau, spread)
 
     def _eliminate(self, A: Any, gx: np.ndarray, G: np.ndarray, H: np.ndarray, must_be_positive: bool = False) -> Any:
         """(factor of A, A^-1 [gx, G], H - G^T A^-1 G); None if they must be positive definite and are not."""
@@ -301,14 +346,15 @@ class Problem:
             return None
         return factor, X, S
 
-    def _line_search(self, at: _Point, cost: _Cost, normal: _Normal, E: np.ndarray, scales: Any) -> Any:
+    def _line_search(self, at: _Point, cost: _Cost, normal: _Normal, E: np.ndarray, scales: Scales) -> Any:
         """(point, cost, largest relative change of a parameter) of lower cost; (None, None, change) if none is."""
         k = len(self.free)
+        step_p, step_y = normal.steps()
         sizes = np.where(self._logs(at.params), 1.0, np.abs([at.params[name] for name in self.free]) + 1e-3)
-        largest = float(np.max(np.abs(normal.step_p[:k]) / sizes, initial=0.0))
+        largest = float(np.max(np.abs(step_p[:k]) / sizes, initial=0.0))
         length = min(1.0, FARTHEST / max(largest, 1e-300))
         for _ in range(6):
-            there = self._moved(at, length * normal.step_p, length * normal.step_y, E.shape[1])
+            there = self._moved(at, length * step_p, length * step_y, E.shape[1])
             there, cost_there = self._correct(there, normal.factor, E, scales)
             if cost_there.value < cost.value:
                 return there, cost_there, largest * length
@@ -329,7 +375,7 @@ class Problem:
             at.gain + more.get("gain", 0.0),
         )
 
-    def _correct(self, at: _Point, factor: Cholesky, E: np.ndarray, scales: Any) -> tuple[_Point, _Cost]:
+    def _correct(self, at: _Point, factor: Cholesky, E: np.ndarray, scales: Scales) -> tuple[_Point, _Cost]:
         """Bring the fields back to the floor of the curved valley, by steps with the old factors."""
         cost = self._cost(at, E, scales)
         for _ in range(CORRECTIONS):
@@ -344,7 +390,7 @@ class Problem:
                 break
         return at, cost
 
-    def _evidence(self, cost: _Cost, normal: _Normal, E: np.ndarray, scales: tuple[float, float, float]) -> float:
+    def _evidence(self, cost: _Cost, normal: _Normal, E: np.ndarray, scales: Scales) -> float:
         """The log evidence, see the module."""
         sigma, tau, spread = scales
         proper = sparse.diags_array(np.full(normal.A.shape[0], 1.0 / PRIOR**2 - 1.0 / FREE**2))
@@ -354,7 +400,7 @@ class Problem:
         m = E.shape[1]
         if m:
             G0 = -(normal.J.T @ E) / tau
-            H = E.T @ E / tau**2 + np.eye(m) / spread**2
+            H = E.T @ E / tau**2 + np.diag(1.0 / spread**2)
             total += np.linalg.slogdet(H - G0.T @ with_data.solve(G0))[1]
             total -= np.linalg.slogdet(H - G0.T @ prior.solve(G0))[1]
         return -0.5 * cost.value - 0.5 * float(total) - misfit.log_norm(self.data, sigma)
@@ -388,43 +434,14 @@ class Problem:
                     crossed[c, :, n] = f
         return curved, crossed.reshape(-1, len(self.free))
 
-    def soft_modes(self, fit: Fit, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """An orthonormal basis of the `count` softest eigenvectors of J, and their eigenvalues."""
-        system = self.system
-        J = system.jacobian(fit.state.ravel(), fit.params)
-        scale = float(np.max(np.abs(system.reaction_jacobian(fit.state.ravel(), fit.params)[0][0])))
-        shift = 0.02 * scale * 0.5
-        lu = LU(system.grid, J - shift * sparse.eye_array(J.shape[0]))
-        operator = iterative.LinearOperator(J.shape, matvec=lambda a: lu.solve(np.ravel(a)), dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(J.shape[0])
-        inverse, X = iterative.eigs(
-            operator, k=count, which="LM", tol=1e-3, v0=start, ncv=min(2 * count + 10, J.shape[0])
-        )
-        values = shift + 1.0 / inverse
-        columns, kept = [], []
-        for i in np.argsort(np.abs(values)):
-            if abs(values[i].imag) < 1e-12:
-                columns.append(X[:, i].real)
-                kept.append(values[i])
-            elif values[i].imag > 0:
-                columns += [X[:, i].real, X[:, i].imag]
-                kept += [values[i], values[i].conj()]
-        Q, _ = np.linalg.qr(np.stack(columns[:count], axis=1))
-        return Q, np.array(kept[:count])
-
 
 def start_fit(params: Mapping[str, float], state: np.ndarray, offset: float = 0.0, gain: float = 1.0) -> Fit:
     """A `Fit` to start from."""
     nothing = np.zeros(0)
     return Fit(
-        dict(params), state, nothing, offset, gain, 1.0, 1.0, 1.0, 1.0, np.inf, np.inf, np.inf,
+        dict(params), state, nothing, offset, gain, 1.0, 1.0, 1.0, nothing, np.inf, np.inf, np.inf,
         np.zeros((0, 0)), nothing, -np.inf, 0, False,
     )  # fmt: skip
-
-
-def refit_spread(fit: Fit) -> float:
-    """t_b of greatest likelihood given the fit, one step of expectation maximisation."""
-    return float(max(np.sqrt(np.mean(fit.b**2 + fit.b_errors**2)), 1e-8))
 
 
 def _inverse(S: np.ndarray) -> np.ndarray:
@@ -437,4 +454,4 @@ def _inverse(S: np.ndarray) -> np.ndarray:
     return (vectors / values) @ vectors.T / np.outer(scale, scale)
 
 
-__all__ = ["Data", "Fit", "Problem", "refit_spread", "replace", "start_fit"]
+__all__ = ["Data", "Fit", "Problem", "replace", "start_fit"]
