@@ -302,9 +302,7 @@ class Problem:
         G = G if found is None else G_there
         return _Normal(A0, A, J, factor, S, G.T @ X[:, 0] - gp, X)
 
-    def _refit_spread(
-        self, normal: _Normal, at: _Point, modes: drift.Modes, scales: Scales
-    ) -> tuple[_Normal, Scales]:
+    def _refit_spread(self, normal: _Normal, at: _Point, modes: drift.Modes, scales: Scales) -> tuple[_Normal, Scales]:
         """The t_i of greatest likelihood at this linearisation, by expectation maximisation."""
         sigma, tau, spread = scales
         k, m = len(self.free), spread.size
