@@ -9,7 +9,8 @@ Hence
 
     saddle-node  F = 4 (F + k)^2, that is  k = sqrt(F) / 2 - F: no blue state above
     Hopf         v^2 = k, that is  F + k = sqrt(F) k^(1/4), with k > F: the blue state oscillates above
-    Turing       Du (F + k) - Dv (v^2 + F) = 2 sqrt(Du Dv (F + k) (v^2 - F)): the blue state forms patterns above
+    Turing       Du (F + k) - Dv (v^2 + F) = 2 sqrt(Du Dv (F + k) (v^2 - F)): the blue state forms patterns above; only
+                 where it is stable without diffusion, v^2 > k (never for Du = Dv)
 
 Source: J. E. Pearson, Science 261 (1993) 189; J. D. Murray, Mathematical Biology II, 2.3 (conditions for Turing
 instability).
@@ -82,4 +83,5 @@ def boundaries(Du: float, Dv: float, F: Any = None) -> list[Line]:
         for n in np.flatnonzero((excess[:-1] < 0.0) != (excess[1:] < 0.0)):
             points.append((brentq(lambda q, f=f: float(turing_excess(f, q, Du, Dv)), trial[n], trial[n + 1]), f))
     turing = np.array(points).reshape(-1, 2)
+    turing = turing[blue_state(turing[:, 1], turing[:, 0])[1] ** 2 > turing[:, 0]]
     return [saddle, hopf, Line("Turing", turing[:, 0], turing[:, 1], "the blue state forms patterns for larger k")]

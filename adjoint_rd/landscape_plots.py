@@ -149,6 +149,8 @@ def _map(
         styles = {"saddle-node": ("r", "-"), "Hopf": ("m", "--"), "Turing": ("orange", "-.")}
         for line in boundaries(known["Du"], known["Dv"]):
             color, style = styles[line.name]
+            if not line.k.size:
+                continue
             ax.plot(line.k, line.F, color=color, linestyle=style, lw=1.4, label=line.name)
         ax.legend(fontsize=7, loc="upper left")
     if path:
