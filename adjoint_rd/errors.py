@@ -8,6 +8,7 @@ import math
 import numbers
 import operator
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -53,6 +54,12 @@ class BackendError(AdjointRDError):
 
 class StabilityWarning(UserWarning):
     """The time step is in the range where blow-up is possible."""
+
+
+def attach_result(error: BaseException, result: Any) -> None:
+    """Hand back what was reached with an error, as its attribute `result`."""
+    with suppress(AttributeError):
+        error.result = result  # type: ignore[attr-defined]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

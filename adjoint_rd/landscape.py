@@ -23,7 +23,7 @@ from . import files
 from . import losses as losses_module
 from .arrays import as_real_array
 from .bifurcations import Line, blue_state, boundaries, turing_excess
-from .errors import CheckpointError, DivergenceError, InputError, StabilityError, check_count
+from .errors import CheckpointError, DivergenceError, InputError, StabilityError, attach_result, check_count
 from .simulation import Simulation
 
 FILE_FORMAT, FILE_VERSION = "adjoint_rd.landscape", 2
@@ -111,11 +111,23 @@ def scan(
     Returns
     -------
     Landscape
+
+    Raises
+    ------
+    InputError
+    CheckpointError
+        If the file is of another scan, or not readable.
+    KeyboardInterrupt, or an error of a loss
+        With what is done as the attribute `result`, a Landscape with NaN at the other points.
     """
     workers = check_count("workers", workers, 1)
     grid = _Scan(sim, starts, losses, params, axes, steps, window, gradients)
     file = None if path is None else _ScanFile(path, grid)
-    grid.compute(workers, file, progress)
+    try:
+        grid.compute(workers, file, progress)
+    except BaseException as error:
+        attach_result(error, grid.result())
+        raise
     return grid.result()
 
 
@@ -249,7 +261,7 @@ class _Scan:
 
     def result(self) -> Landscape:
         """Means over the initial states."""
-        unstable = np.isnan(self.table[..., 0, 0]).sum(axis=-1)
+        unstable = np.isnan(self.table[..., 0, 0]).sum(axis=-1) * self.done
         values, spread, slopes = {}, {}, {}
         for m, label in enumerate(self.losses):
             mine = np.ma.masked_invalid(self.table[..., m, :])

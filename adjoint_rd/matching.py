@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from . import files
-from .errors import CheckpointError, DivergenceError, InputError, StabilityError, check_choice, check_count
+from .errors import (
+    CheckpointError,
+    DivergenceError,
+    InputError,
+    StabilityError,
+    attach_result,
+    check_choice,
+    check_count,
+)
 from .execution import available_threads
 from .losses import check_loss
 from .objective import Objective
@@ -236,6 +244,8 @@ def steady_targets(
     ------
     CheckpointError
         If the file is of other settings, or not readable.
+    KeyboardInterrupt
+        With the patterns found so far as the attribute `result`.
     """
     count = check_count("count", count, 1)
     _check_function("start", start, "start(rng) -> y0")
@@ -255,7 +265,11 @@ def steady_targets(
     while len(found) < count:
         numbers = range(len(found), min(count, len(found) + available_threads()))
         states = np.stack([sim.check_state(start(np.random.default_rng([seed, TARGET, n]))) for n in numbers])
-        found.extend(sim.run_to_steady(states, params, tol=tol, max_steps=max_steps).final)
+        try:
+            found.extend(sim.run_to_steady(states, params, tol=tol, max_steps=max_steps).final)
+        except BaseException as error:
+            attach_result(error, np.array(found))
+            raise
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             arrays = {"targets": np.array(found)}

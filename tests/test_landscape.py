@@ -69,8 +69,9 @@ def test_a_scan_resumes_from_its_file(setting, tmp_path):
         if len(seen) == 5:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         landscape.scan(sim, starts, losses, TRUE, AXES, steps=50, path=file, progress=stop)
+    assert np.isfinite(caught.value.result.values["own"]).sum() == 5 and not caught.value.result.unstable.any()
     rest = []
     found = landscape.scan(sim, starts, losses, TRUE, AXES, steps=50, path=file, progress=rest.append)
     assert rest == [5] + [1] * 7

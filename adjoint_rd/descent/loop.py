@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..errors import AdjointRDError, CheckpointError, InputError, as_real
+from ..errors import AdjointRDError, CheckpointError, InputError, as_real, attach_result
 from .checkpoint_file import CheckpointFile
 from .guarded_function import Abnormal, GuardedFunction
 from .state import Best, Options, State, Trial
@@ -98,7 +98,7 @@ class Descent:
             result = self._result(state, 5)
         except BaseException as error:
             if state is not None:
-                _attach(error, self._result(state, 3))
+                attach_result(error, self._result(state, 3))
                 if file is not None:
                     with contextlib.suppress(OSError):  # the first error is the one to tell
                         file.save(state, self.trials, self.history)
@@ -107,7 +107,7 @@ class Descent:
             try:
                 file.save(state, self.trials, self.history)
             except BaseException as error:  # a full disk, or a second Ctrl-C
-                _attach(error, result)
+                attach_result(error, result)
                 raise
         return result
 
@@ -314,12 +314,6 @@ class Descent:
 def _whole(series: list[float], n: int) -> np.ndarray:
     """The first n numbers of a series, NaN for iterations at its end that were skipped."""
     return np.array((series + [math.nan] * (n - len(series)))[:n])
-
-
-def _attach(error: BaseException, result: OptimizeResult) -> None:
-    """Hand back the best point with an error, as its attribute `result`."""
-    with contextlib.suppress(AttributeError):
-        error.result = result  # type: ignore[attr-defined]
 
 
 def _wants_result(callback: Any) -> bool:
