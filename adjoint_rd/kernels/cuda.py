@@ -202,6 +202,28 @@ def sweep(x_0, x_1, x_2, x_3, out, k, dk, fields, field_direction, sums, field_s
             sums[b, block, t] += total
 
 
+@cache
+def device_function(function: Callable[..., Any]) -> Any:
+    """A function that kernels call, compiled to be inlined by NVVM; the simulator calls it as it is."""
+    if config.ENABLE_CUDASIM:
+        return getattr(function, "py_func", function)
+    return cuda.jit(function, device=True, forceinline=True)
+
+
+@device_function
+def add_up(part, t, count):
+    """part[0] = the sum of part[:count], in an order that never changes; all threads t < count take part.
+
+    count: a power of two. part: an array in shared memory, written before a synchronisation of the block.
+    """
+    half = count // 2
+    while half > 0:
+        if t < half:
+            part[t] += part[t + half]
+        cuda.syncthreads()
+        half //= 2
+
+
 def fold(sums, totals):
     """totals[b, s] = the sum of sums[b, :, s], one block of `FOLD_THREADS` threads for each."""
     part = cuda.shared.array(FOLD_THREADS, float64)
@@ -213,12 +235,7 @@ def fold(sums, totals):
         total += sums[b, n, s]
     part[t] = total
     cuda.syncthreads()
-    half = FOLD_THREADS // 2
-    while half > 0:
-        if t < half:
-            part[t] += part[t + half]
-        cuda.syncthreads()
-        half //= 2
+    add_up(part, t, FOLD_THREADS)
     if t == 0:
         totals[b, s] = part[0]
 
@@ -304,12 +321,7 @@ def square_seed(adjoint, y, target, weight, weights, species, sums, first, rows_
     t = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     wide[t] = total
     cuda.syncthreads()
-    half = THREADS // 2
-    while half > 0:
-        if t < half:
-            wide[t] += wide[t + half]
-        cuda.syncthreads()
-        half //= 2
+    add_up(wide, t, THREADS)
     if t == 0:
         sums[b, block, 0] = 0.5 * wide[0]
 
@@ -333,14 +345,6 @@ def launcher(kernel: Any, blocks: Any, threads: Any, stream: Any = 0) -> Callabl
 def helper(name: str) -> Any:
     """One of `HELPERS`, to be compiled at its first launch."""
     return cuda.jit(HELPERS[name])
-
-
-@cache
-def _point(function: Callable[..., Any]) -> Any:
-    """A scalar function of a model, compiled to be inlined by NVVM."""
-    if config.ENABLE_CUDASIM:
-        return getattr(function, "py_func", function)
-    return cuda.jit(function, device=True, forceinline=True)
 
 
 @cache
@@ -401,10 +405,10 @@ def _names(
         wall_at=COEFFICIENTS_BEFORE_D + len(species) + len(kinetics),
         **geometry.constants(),
     )
-    physics = {name: _point(getattr(model, name)) for name in operation.needs}
+    physics = {name: device_function(getattr(model, name)) for name in operation.needs}
 
     def point(template: Any) -> Any:
-        return _point(build(template, **constants, **physics))
+        return device_function(build(template, **constants, **physics))
 
     bound = dict(lap=point(cells.lap), update=point(operation.update), summed_in=SUMMED_IN[np.dtype(dtype)])
     if operation.diffusion is not None:
