@@ -541,6 +541,8 @@ class _Job:
                 begin = Residual(self.model, self.grid, smooth, part, self.known, weight).fit_green(tame)
                 self.log("Green form", params=begin.params, residual=begin.residual, iterations=begin.iterations)
         reason = verdict.implausible(begin.params, self.model, self.grid)
+        if reason and self.subsample > 1 and self.model.name in USUAL:  # too sharp to interpolate
+            begin, reason = self._usual_start(begin.state), None
         if reason:
             return f"the equation residual leads to {reason}; the image is no steady pattern of {self.model.name}."
         return self._refine_all(begin, shift, spectrum)
@@ -748,17 +750,8 @@ class _Job:
             and len(self.species) == 1
             and sigma > LOUD * float(np.max(np.abs(begin.state[self.species[0]])))
         ):
-            h2 = min(self.grid.spacing) ** 2
-            usual = {
-                name: value * (h2 if name in self.model.diffusivities else 1.0)
-                for name, value in {**USUAL[self.model.name], **self.start}.items()
-            }
-            usual.update(self.known)
-            part = structure(self.model, self.species[0], self.known)
-            hidden, _ = Residual(self.model, self.grid, begin.state[self.species[0]], part, self.known).hidden(usual)
-            state = begin.state.copy()
-            state[part.hidden] = hidden
-            starts.append(weak.start_fit(usual, state, offset=shift))
+            usual = self._usual_start(begin.state)
+            starts.append(weak.start_fit(usual.params, usual.state, offset=shift))
         reached = []
         for fit in starts:
             for tau, most in FIRST_RUNGS:
@@ -766,6 +759,19 @@ class _Job:
             self._log_fit(fit)
             reached.append(fit)
         return min(reached, key=lambda fit: fit.cost)
+
+    def _usual_start(self, state: np.ndarray) -> StartFit:
+        """The usual parameters, with the hidden species that belongs to them."""
+        h2 = min(self.grid.spacing) ** 2
+        usual = {
+            name: value * (h2 if name in self.model.diffusivities else 1.0)
+            for name, value in {**USUAL[self.model.name], **self.start}.items()
+        }
+        usual.update(self.known)
+        part = structure(self.model, self.species[0], self.known)
+        state = state.copy()
+        state[part.hidden], _ = Residual(self.model, self.grid, state[part.observed], part, self.known).hidden(usual)
+        return StartFit(usual, state, np.nan, 0)
 
     def _measured(self, fit: weak.Fit, sigma: float, count: int) -> float:
         """sigma for which the cost is as expected; cost ~ chi^2 of as many degrees of freedom as there are data."""
