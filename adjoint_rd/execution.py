@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numba import config
 from numba.core.errors import NumbaError
 
 from .crew import Lock, available_threads, run_together
@@ -530,6 +531,8 @@ class Executor:
             ) from error
 
     def _threads_for(self, steps: int) -> int:
+        if config.DISABLE_JIT:
+            return 1  # threads meet by atomic instructions, which interpreted code does not have
         if self.threads is not None:
             return min(self.threads, self.tiles)
         if self._values < 2 * VALUES_PER_THREAD:

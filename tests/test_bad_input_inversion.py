@@ -72,7 +72,7 @@ def test_the_inversion_of_a_movie_refuses(data, options, words):
         (lambda: steady_objective().value([0.1, 0.2]), r"x=.* must be 1 finite numbers, for F"),
         (lambda: steady_objective().grad([np.nan]), r"x=.* must be 1 finite numbers"),
         (lambda: at_rest().tangent({"f": 1.0}), r"direction has 'f', which gray_scott does not know"),
-        (lambda: at_rest().gauss_newton(rd.losses.Linear, {"F": 1.0}), r"has no seed_tangent"),
+        (lambda: at_rest().gauss_newton(Wrong(), {"F": 1.0}), r"has no seed_tangent"),
         (lambda: at_rest().gradient(Wrong()), r"the loss returned a seed of shape \(2,\); it must be \(2, 5, 6\)"),
     ],
 )
@@ -101,8 +101,8 @@ def steady_objective():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(axes={}), r"axes must be \{name: 1-D array\}, with at least one entry"),
-        (dict(axes={"F": [[0.1]]}), r"axes must be \{name: 1-D array\}"),
+        (dict(axes={}), r"axes=\{\}"),
+        (dict(axes={"F": [[0.1]]}), r"axes\['F'\]=\[\[0.1\]\] must be a 1-D array of finite numbers"),
         (dict(axes={"G": [0.1]}), r"params and axes has 'G'"),
         (dict(losses={"own": [rd.losses.L2(Y0)] * 2}), r"losses\['own'\] has 2 losses for 1 starts"),
         (dict(losses={"own": 5}), r"losses\['own'\]=5 has no value and no seed"),
@@ -121,7 +121,7 @@ def test_a_landscape_without_a_finite_value_has_no_lowest_point_and_no_more_than
     axes = {name: [value] for name, value in PARAMS.items()}
     found = landscape.scan(wild, Y0, {"own": rd.losses.L2(Y0)}, PARAMS, axes, steps=30, gradients=False)
     refused(r"no run of the landscape 'own' stayed finite", lambda: found.lowest("own"))
-    refused(r"a landscape over 4 parameters has no picture here", lambda: landscape_plots.plot(found))
+    refused(r"a landscape over 4 parameters has no picture here", lambda: landscape_plots.show(found))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_prior_knowledge_is_refused(mean, stderr, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(targets=[]), r"targets is empty"),
+        (dict(targets=[]), r"targets must be one pattern .* and is empty"),
         (dict(free=("F", "initial")), r"free has 'initial'; the initial states are drawn here"),
         (dict(batch=0), r"batch=0 must be >= 1"),
         (dict(compare="all"), r"compare='all' is not known"),
@@ -149,4 +149,4 @@ def test_prior_knowledge_is_refused(mean, stderr, words):
 def test_matching_refuses(change, words):
     given = dict(start=lambda rng: Y0, targets=[Y0], make_loss=lambda t: rd.losses.L2(t[0]), window=3, free=("F",))
     fixed = {name: value for name, value in PARAMS.items() if name != "F"}
-    refused(words, lambda: matching.Matching(SIM, **{**given, "fixed": fixed, **change}))
+    refused(words, lambda: matching.PatternMatching(SIM, **{**given, "fixed": fixed, **change}))

@@ -57,7 +57,11 @@ def not_compilable(s, p):
         (dict(reaction=lambda s: (s[0],)), r"decay.reaction fails .*: TypeError: .*takes 1 positional argument"),
         (dict(reaction=lambda s, p: (missing * s[0],)), r"decay.reaction fails .*: NameError: .*'missing'"),  # noqa: F821
         (dict(reaction_pt=lambda s, p, a: ()), r"decay.reaction_pt returned \(\)"),
-        (dict(reaction=not_compilable), r"the functions of decay cannot be compiled. They may use .* Numba says:"),
+        pytest.param(
+            dict(reaction=not_compilable),
+            r"the functions of decay cannot be compiled. They may use .* Numba says:",
+            marks=pytest.mark.jit,
+        ),
         (dict(rest=lambda p: (0.0, 1.0)), r"decay.rest returned \(0.0, 1.0\); it must return 1 values"),
         (dict(box=lambda p: ((0, 1), (0, 1))), r"decay.box returned .*; it must return \(low, high\) for each"),
     ],

@@ -1,6 +1,10 @@
-"""Anything given to the public functions: they return finite numbers or raise one of the library's own errors."""
+"""Anything given to the public functions: they return finite numbers or raise one of the library's own errors.
+
+The environment variable FUZZ_EXAMPLES is the number of examples for each function, 80 if it is not set.
+"""
 
 import contextlib
+import os
 import string
 import warnings
 
@@ -73,7 +77,7 @@ things = st.recursive(
     max_leaves=4,
 )
 fuzzed = settings(
-    max_examples=80,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "80")),
     deadline=None,
     derandomize=True,
     database=None,

@@ -244,6 +244,7 @@ def test_inputs_are_left_alone_and_results_are_the_users():
     assert np.array_equal(gradient.initial, kept[1])
 
 
+@pytest.mark.jit
 def test_subnormal_numbers_work_again_after_a_run():
     case = setups.draw("gray_scott", (5, 6), "periodic", equal_spacing=True)
     everything(setups.simulation(case, threads=2), case)
@@ -344,6 +345,7 @@ def first(in_process):
     return in_process(gradient=True)
 
 
+@pytest.mark.jit
 def test_a_second_process_finds_the_compiled_kernels_on_disk(in_process, first):
     second = in_process(gradient=True)
     assert (first["hits"], first["misses"]) == (0, 3)
@@ -351,6 +353,7 @@ def test_a_second_process_finds_the_compiled_kernels_on_disk(in_process, first):
     assert second["gradient"] == first["gradient"]
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize(
     ("edits", "rate"),
     [
@@ -435,6 +438,7 @@ def test_the_tag_of_a_built_function_says_all_it_depends_on():
     assert len({tag(), tag(f=other), tag(flag=False), tag(items=(1, 2))}) == 4
 
 
+@pytest.mark.jit
 def test_the_tag_sees_through_closures_defaults_and_dispatchers():
     import numba
 
