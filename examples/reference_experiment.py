@@ -207,9 +207,11 @@ def main(arguments=None):
     parser.add_argument("--seconds", type=float, default=np.inf, help="stop after so long; the same command goes on")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--iterations", type=int)
-    parser.add_argument("--rules", nargs="*", default=list(optimize.METHODS), choices=optimize.METHODS)
-    parser.add_argument("--losses", nargs="*", default=list(named_losses.NAMED), choices=named_losses.NAMED)
+    parser.add_argument("--rules", nargs="+", default=list(optimize.METHODS), choices=optimize.METHODS)
+    parser.add_argument("--losses", nargs="+", default=list(named_losses.NAMED), choices=named_losses.NAMED)
     given = parser.parse_args(arguments)
+    if given.iterations is not None and given.iterations < 1:
+        parser.error(f"--iterations {given.iterations} must be >= 1")
     warnings.simplefilter("ignore", rd.StabilityWarning)
     began = time.monotonic()
     size = FULL if given.full else SMALL
