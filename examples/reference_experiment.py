@@ -142,6 +142,14 @@ class Experiment:
         return guards.gradient_flow(self.sim, y0, params, loss, steps=min(self.size.warmup, 3000), points=40)
 
 
+def check_same_size(file, size):
+    """Refuse to mix the results of different sizes in one folder."""
+    said = json.dumps(vars(size))
+    if file.exists() and file.read_text() != said:
+        raise SystemExit(f"{file.parent} holds results of another size, {file.read_text()}; give another --out.")
+    file.write_text(said)
+
+
 def table(rows):
     """Markdown of several descents; None is one that there was no time for."""
     lines = [
@@ -219,6 +227,7 @@ def main(arguments=None):
         size = Size(**{**vars(size), "iterations": given.iterations})
     out = given.out or Path("reference_experiment_full" if given.full else "reference_experiment")
     out.mkdir(parents=True, exist_ok=True)
+    check_same_size(out / "size.json", size)
     experiment = Experiment(size, out, given.seconds)
     shape = "x".join(map(str, size.shape))
     report = [f"# Reference experiment, {shape}, {size.iterations} iterations, batches of {size.batch}"]
