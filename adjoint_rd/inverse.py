@@ -182,7 +182,9 @@ def invert(
         With `times`: the time step, which divides their intervals, and the scheme ("euler" unless given). By default
         both are found from the frames: Euler's steps of some length, or the continuous equations.
     refine : int or sequence of int
-        With `times`: solve on grids so many times finer; two values give an extrapolation in the spacing.
+        With `times`, for frames of the continuous equations (measured, or computed far more accurately than on their
+        own grid): the fit is made on a grid so many times finer, by the least value; runs by the others correct it for
+        the error of the grid, such as (1, 2, 3).
     progress : callable, optional
         Called with a line for each stage.
 

@@ -11,8 +11,7 @@
 Frames of a run of this library want that run's `dt`, `scheme` and grid: then there is no discretisation error at all.
 If `dt` and `scheme` are not given, `movie_steps` finds from the frames whether they follow Euler steps of some length
 or the continuous equations (then by RK4, whose error in time is negligible). The star Laplacian's error is ``O(h^2)``:
-with `refine` the equations are solved on grids R times finer, of which the frames show every R-th cell, and two values
-of R give the extrapolation ``p_f + (p_f - p_c) / ((R_f / R_c)^2 - 1)``.
+with `refine` the runs of the fit are corrected for it, see `movie_grid`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ..errors import AdjointRDError
 from ..grid import Grid
 from ..models import Model
 from ..trajectory_fit import interpolate
-from . import cleanup, movie_background, movie_fit, movie_steps, movie_verdict, verdict
+from . import cleanup, movie_background, movie_fit, movie_grid, movie_steps, movie_verdict, verdict
 from .movie_fit import MovieFit, Window
 from .movie_start import MovieStart, Observer, best_start, regression
 from .start import structure
@@ -97,12 +96,13 @@ Log = Callable[..., None]
 
 @dataclass(frozen=True)
 class Matched:
-    """A fit to all frames on one grid, the covariance of its logarithms, and the time step if it was estimated."""
+    """A fit to all frames, the covariance of its logarithms, and what was found of the time step or of the grid."""
 
     window: Window
     fit: MovieFit
     covariance: np.ndarray
-    step: movie_steps.TimeStep | None
+    step: movie_steps.TimeStep | None = None
+    correction: movie_grid.Correction | None = None
 
 
 def invert(movie: Movie, log: Log) -> dict[str, Any]:
@@ -137,18 +137,14 @@ def invert(movie: Movie, log: Log) -> dict[str, Any]:
     begin = _start(movie, images, cutoffs, log)
     if isinstance(begin, str):
         return refused(movie, begin)
-    done: list[Matched] = []
-    background = _background(movie, begin, sigma)
-    for R in movie.refine:
-        try:
-            matched = _match(movie, R, begin.params, background, done[-1] if done else None, sigma, log)
-        except AdjointRDError as error:
-            return refused(movie, f"the model does not run from the start that was found ({error})")
-        refusal = movie_verdict.implausible(movie, matched)
-        if refusal:
-            return refused(movie, refusal)
-        done.append(matched)
-    return _result(movie, done, sigma, measured)
+    try:
+        matched = _match(movie, begin.params, _background(movie, begin, sigma), sigma, log)
+    except AdjointRDError as error:
+        return refused(movie, f"the model does not run from the start that was found ({error})")
+    refusal = movie_verdict.implausible(movie, matched)
+    if refusal:
+        return refused(movie, refusal)
+    return _result(movie, matched, sigma, measured)
 
 
 def _start(movie: Movie, images: np.ndarray, cutoffs: list[float], log: Log) -> MovieStart | str:
@@ -195,24 +191,19 @@ def _starts(movie: Movie, inner: tuple[str, ...]) -> list[dict[str, float]]:
 
 
 def _match(
-    movie: Movie, R: int, params: Mapping[str, float], background: movie_background.Background, before: Matched | None,
-    sigma: np.ndarray, log: Log,
-) -> Matched:  # fmt: skip
-    """Gauss-Newton on growing windows, on the grid R times finer; the time step; the standard errors."""
-    if before is not None:
-        params = before.window.params(before.fit.x)
-    window = _window(movie, R, params, background, sigma)
+    movie: Movie, params: Mapping[str, float], background: movie_background.Background, sigma: np.ndarray, log: Log
+) -> Matched:
+    """Gauss-Newton on growing windows; the time step, or the error of the grid; the standard errors."""
+    window = _window(movie, params, background, sigma)
     x, xi = np.log([params[name] for name in movie.free]), np.zeros(window.background.size)
-    if before is not None:
-        xi = _on_finer(before, window)
 
     def report(window: Window) -> Callable[[MovieFit], None]:
-        name = f"match {len(window.counts)} frames" + (f", R={R}" if R > 1 else "")
+        name = f"match {len(window.counts)} frames"
         return lambda fit: log(name, params=window.params(fit.x), chi2=fit.chi2, products=fit.products)
 
     now = movie_fit.fit_at(window.shorter(2), x, xi)
     length = min(FIRST_WINDOW, len(movie.counts))
-    while before is None and length < len(movie.counts):
+    while length < len(movie.counts):
         shorter = window.shorter(length)
         now = movie_fit.fit(shorter, now.x, now.xi, **SHORT, near=now.linear, report=report(shorter))
         length = _next_length(window, now, length)
@@ -221,30 +212,27 @@ def _match(
         return movie_fit.fit(window, fit.x, fit.xi, **FULL, near=fit.linear, report=report(window))
 
     fit = refit(window, now)
-    step = None
-    if movie.dt is None and movie.scheme is None and movie.refine == (1,):
+    step = correction = None
+    if len(movie.refine) > 1:
+        window, fit, correction = movie_grid.correct(window, fit, movie.refine, refit, log)
+    elif movie.dt is None and movie.scheme is None and movie.refine == (1,):
         window, fit, step = movie_steps.choose(window, fit, refit, log)
     covariance = movie_fit.settle(window, fit, **SETTLE, report=report(window))
     if step is not None and step.open:
         covariance = covariance + np.outer(step.slope, step.slope) * step.deviation**2
+    if correction is not None:
+        moved = movie_grid.left_over(correction, fit, window)
+        covariance = covariance + np.outer(moved, moved)
     log("standard errors", **dict(zip(movie.free, np.sqrt(np.diag(covariance)).tolist(), strict=True)))
-    return Matched(window, fit, covariance, step)
-
-
-def _on_finer(before: Matched, window: Window) -> np.ndarray:
-    """The xi of a fit on a coarser grid in a window on a finer one."""
-    xi = before.fit.xi.reshape(before.window.background.shape)[(slice(None), *before.window.every)]
-    R = window.grid.shape[0] // xi.shape[1]
-    scale = (window.grid.size / before.window.grid.size) ** 0.5
-    return (interpolate(xi, R) / scale).ravel()
+    return Matched(window, fit, covariance, step, correction)
 
 
 def _window(
-    movie: Movie, R: int, params: Mapping[str, float], background: movie_background.Background, sigma: np.ndarray
+    movie: Movie, params: Mapping[str, float], background: movie_background.Background, sigma: np.ndarray
 ) -> Window:
     coarse, scheme = movie.grid, movie.scheme or "euler"
-    shape, spacing = tuple(n * R for n in coarse.shape), tuple(h / R for h in coarse.spacing)
-    grid = Grid(shape, spacing=spacing, boundary=coarse.boundary)
+    R = movie.refine[0]
+    grid = movie_grid.finer(coarse, R)
     if movie.dt is not None:
         steps = round(movie.gap / movie.dt) * R * R
     elif scheme == "euler":  # so that its error falls as that of the grid does
@@ -287,16 +275,12 @@ def refused(
     )
 
 
-def _result(movie: Movie, done: list[Matched], sigma: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
-    last = done[-1]
-    window, fit, covariance, x = last.window, last.fit, last.covariance, last.fit.x
-    if len(done) > 1:
-        q = (movie.refine[-1] / movie.refine[-2]) ** 2
-        x = x + (x - done[-2].fit.x) / (q - 1.0)
+def _result(movie: Movie, last: Matched, sigma: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
+    window, fit, covariance = last.window, last.fit, last.covariance
     floored = bool(np.any(measured < sigma))
     if floored or movie.noise is None:
         covariance = covariance * max(fit.chi2, 1.0)
-    params = window.params(x)
+    params = window.params(fit.x)
     refusal = movie_verdict.misfit(movie, last, floored)
     if refusal:
         return refused(movie, refusal)
@@ -312,7 +296,7 @@ def _result(movie: Movie, done: list[Matched], sigma: np.ndarray, measured: np.n
         names=movie.free,
         state=window.first(fit.xi),
         success=True,
-        message=movie_verdict.praise(movie, done, x, relative, float(measured.max())),
+        message=movie_verdict.praise(movie, last, relative, float(measured.max())),
         noise=float(measured.max()),
         rate=float(np.sqrt(np.mean(rate**2))),
     )

@@ -110,6 +110,13 @@ class Window:
         copy.count = int(np.count_nonzero(copy.weights))
         return copy
 
+    def with_data(self, data: np.ndarray) -> Window:
+        """The same problem with other frames."""
+        copy = object.__new__(Window)
+        copy.__dict__.update(self.__dict__)
+        copy.data = data
+        return copy
+
     def with_steps(self, steps: int, scheme: str) -> Window:
         """The same problem with so many steps of `scheme` in the common interval of the frames."""
         copy = object.__new__(Window)

@@ -192,7 +192,9 @@ def _dt(dt: Any, gap: float) -> float:
 def _refine(refine: Any, grid: Grid) -> tuple[int, ...]:
     values = tuple(sorted({check_count("refine", R, 1) for R in ([refine] if np.ndim(refine) == 0 else refine)}))
     if not values:
-        raise InputError("refine is empty; give one value or several, such as (1, 2).")
+        raise InputError("refine is empty; give one value or several, such as (1, 2, 3).")
+    if any(R % values[0] for R in values):
+        raise InputError(f"refine={refine!r} must be multiples of the least, on which the fit is made.")
     if values[-1] > 1 and set(grid.boundary) != {"periodic"}:
         raise InputError(f"refine={values[-1]} interpolates by Fourier series, which needs boundary='periodic'.")
     return values

@@ -76,9 +76,9 @@ def misfit(movie: Any, matched: Any, floored: bool) -> str | None:
     return None
 
 
-def praise(movie: Any, done: Any, x: np.ndarray, relative: np.ndarray, noise: float) -> str:
+def praise(movie: Any, matched: Any, relative: np.ndarray, noise: float) -> str:
     """What to say about a success."""
-    window, fit, step = done[-1].window, done[-1].fit, done[-1].step
+    window, fit, step, correction = matched.window, matched.fit, matched.step, matched.correction
     worst = int(np.argmax(relative))
     names = movie.free
     parts = [
@@ -94,10 +94,12 @@ def praise(movie: Any, done: Any, x: np.ndarray, relative: np.ndarray, noise: fl
         parts.append(f"The frames' own time step, estimated: {step.estimate:.3g} +- {step.deviation:.2g}.")
         if not step.agrees:
             parts.append("No scheme tried agrees: the discretisation adds to the errors; give dt= or refine=.")
-    if len(done) > 1:
-        moved = np.abs(x - fit.x)
-        shares = ", ".join(f"{name} {100 * m:.2g} %" for name, m in zip(names, moved, strict=True))
-        parts.append(f"Extrapolated from R={movie.refine[-2]} and {movie.refine[-1]}, which moved {shares}.")
+    if correction is not None:
+        shares = ", ".join(f"{name} {100 * m:.2g} %" for name, m in zip(names, correction.moved, strict=True))
+        parts.append(
+            f"Corrected for the error of the grid by R={', '.join(map(str, correction.refine))}, which moved "
+            f"{shares}" + ("." if correction.settled else "; this had not settled: give finer ones in refine=.")
+        )
     else:
-        parts.append("The standard errors know nothing of the error of the grid; refine=(1, 2) estimates it.")
+        parts.append("The standard errors know nothing of the error of the grid; refine=(1, 2, 3) corrects for it.")
     return " ".join(parts)
