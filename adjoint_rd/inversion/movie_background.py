@@ -30,7 +30,8 @@ from .start import Residual
 
 AHEAD = 4  # successive frames that the features are of
 BLOCKS = 3  # of frames, each left out once
-FEWEST = 6  # frames to learn from
+FEWEST = 4  # frames to learn from
+PASSES = 3
 RING = 0.1  # width of a ring, wavenumber times spacing
 RIDGE = 1e-4  # of the features' power
 INFLATE = 1.5  # of the measured error
@@ -109,7 +110,7 @@ def learned(observer: Observer, params: Mapping[str, float], guess: Background, 
     features = _Features(observer, params)
     rings = _Rings(features.spectral, guess.wavenumbers)
     first = None
-    for _ in range(2):  # the second time the observer begins where it should
+    for _ in range(PASSES):  # after the first the observer begins where it should
         h = observer.integrals(params, first)["hidden"]
         first, error = _filtered(features, rings, h[..., 0], frames)
     slopes = [params[q] * features.transformed(h[frames, :, 1 + i]) for i, q in enumerate(part.inner)]
