@@ -82,6 +82,13 @@ def test_a_loss_that_is_not_finite_is_named(loss, words):
     refused(words, lambda: SIM.gradient(Y0, PARAMS, loss, steps=3), rd.DivergenceError)
 
 
+def test_a_loss_with_a_wrong_tangent_of_its_seed_is_refused():
+    loss = LossOf(seed=Y0)
+    loss.seed_tangent = lambda y, t: np.zeros(3)
+    words = r"seed_tangent returned shape \(3,\); it must be \(2, 5, 6\)"
+    refused(words, lambda: SIM.hessian_product(Y0, PARAMS, loss, steps=1, direction=dict(F=1.0)))
+
+
 def test_derivatives_that_overflow_are_never_returned():
     sim = simulation(stability="off", dtype="float32", dt=1.0)
     rest, wild = np.stack([np.ones(SHAPE), np.zeros(SHAPE)]), PARAMS | dict(k=-30.0)

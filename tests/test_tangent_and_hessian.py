@@ -11,6 +11,7 @@ import reference as ref
 import setups
 
 import adjoint_rd as rd
+from adjoint_rd import checkpoint, sweeps
 
 STEPS = 50
 SETUPS = [  # model, shape, boundary, scheme, parameters that are fields, equal spacings; compiled in test_gradient too
@@ -178,3 +179,18 @@ def test_a_loss_without_seed_tangent_says_that_hessian_products_need_it():
     sim = setups.simulation(case)
     with pytest.raises(rd.InputError, match="seed_tangent"):
         sim.hessian_product(case.y0, case.params, Bare(), steps=5)
+
+
+def test_hessian_products_do_not_depend_on_the_checkpoints(monkeypatch):
+    case = setups.draw("gray_scott", (9,), "periodic")
+    sim = setups.simulation(case)
+    _, t = setups.directions(case)
+    arguments = (case.y0, case.params, rd.losses.L2(case.target))
+    whole = sim.hessian_product(*arguments, steps=40, direction={"F": 1.0}, initial=t)
+    stored, kept = sweeps.HessianSweep.store, []
+    monkeypatch.setattr(sweeps.HessianSweep, "store", lambda self, slot: (kept.append(slot), stored(self, slot)))
+    monkeypatch.setattr(checkpoint, "UNNOTICED_BYTES", 0)
+    monkeypatch.setattr(checkpoint, "available_bytes", lambda: 5000.0)
+    found = sim.hessian_product(*arguments, steps=40, direction={"F": 1.0}, initial=t)
+    assert len(kept) > 5 and found.value == whole.value and found.params == whole.params
+    assert np.array_equal(found.initial, whole.initial)
