@@ -161,11 +161,11 @@ class Objective:
             raise InputError(f"free is empty; name what to vary: {', '.join(names)} or 'initial'.")
         if "initial" in fixed:
             raise InputError("fixed has 'initial'; the initial state is y0, and free may name it.")
-        for name in (*free, *fixed):
-            if name not in names and name != "initial":
+        for argument, name in [*(("free", name) for name in free), *(("fixed", name) for name in fixed)]:
+            if not isinstance(name, str) or name not in (*names, "initial"):
                 raise InputError(
-                    f"{'free' if name in free else 'fixed'} has {name!r}, which {self.sim.model.name} does not know; "
-                    f"its parameters are {', '.join(names)}.{did_you_mean(name, (*names, 'initial'))}"
+                    f"{argument} has {name!r}, which {self.sim.model.name} does not know; its parameters are "
+                    f"{', '.join(names)}.{did_you_mean(name, (*names, 'initial'))}"
                 )
         if len(set(free)) < len(free):
             raise InputError(f"free={free!r} names something twice.")

@@ -440,12 +440,12 @@ class SteadyObjective:
         self.free = (free,) if isinstance(free, str) else tuple(free)
         self.fixed = dict(fixed or {})
         names = sim.model.names
-        for name in (*self.free, *self.fixed):
-            if name not in names:
-                raise InputError(
-                    f"{'free' if name in self.free else 'fixed'} has {name!r}, which {sim.model.name} does not know."
-                    f"{did_you_mean(name, names)}"
-                )
+        for argument, given in (("free", self.free), ("fixed", self.fixed)):
+            for name in given:
+                if not isinstance(name, str) or name not in names:
+                    raise InputError(
+                        f"{argument} has {name!r}, which {sim.model.name} does not know.{did_you_mean(name, names)}"
+                    )
         missing = [name for name in names if name not in self.free and name not in self.fixed]
         if missing or not self.free:
             raise InputError(f"{', '.join(missing) or 'something'} must be in free or in fixed.")

@@ -22,6 +22,7 @@ def objective(**options):
         (dict(free=()), r"free is empty; name what to vary: Du, Dv, F, k or 'initial'"),
         (dict(free=None), r"free=None must be names"),
         (dict(free=("f", "k")), r"free has 'f'.*Did you mean 'F'\?"),
+        (dict(free=(np.array([]), None)), r"free has array\(.*\), which gray_scott does not know"),
         (dict(free=("F", "F")), r"names something twice"),
         (dict(free=("F",)), r"k must be in free or in fixed"),
         (dict(fixed=5), r"fixed=5 must be a dict"),

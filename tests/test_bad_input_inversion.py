@@ -67,6 +67,7 @@ def test_the_inversion_of_a_movie_refuses(data, options, words):
     [
         (lambda: steady.find(SIM, Y0, PARAMS, tol=0.0), r"tol=0.0 must be a positive rate"),
         (lambda: steady.SteadyObjective(None, Y0, rd.losses.L2(Y0), free=("F",)), r"sim=None must be an adjoint_rd"),
+        (lambda: steady.SteadyObjective(SIM, Y0, rd.losses.L2(Y0), free=(np.array([]),)), r"free has array"),
         (lambda: steady_objective().pack(G=1.0), r"pack needs exactly F; it got G"),
         (lambda: steady_objective().pack(F=-1.0), r"pack got F=-1.0; it must be > 0"),
         (lambda: steady_objective().value([0.1, 0.2]), r"x=.* must be 1 finite numbers, for F"),
