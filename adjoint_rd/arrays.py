@@ -1,6 +1,7 @@
 """What users give as arrays, read once at the border."""
 
-from collections.abc import Iterable
+import numbers
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,33 @@ def as_species(value: Any) -> tuple[bool, list[int]]:
     """Return whether `value` is one index of a species, and the list of those it names."""
     single = not isinstance(value, Iterable) or isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0
     return single, [check_count("species", each) for each in ([value] if single else value)]
+
+
+def as_names(argument: str, value: Any) -> tuple[Any, ...]:
+    """Return one name or several as a tuple; what they name is for the caller to check."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise InputError(f"{argument}={value!r} must be a name or several.")
+    return tuple(value)
+
+
+def as_dict(argument: str, value: Any) -> dict[Any, Any]:
+    """Return a mapping as a dict, and None as an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{argument}={value!r} must be a dict {{name: value}}.")
+    return dict(value)
+
+
+def as_generator(rng: Any) -> np.random.Generator:
+    """Return the random generator given, or the one of a seed."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    whole = isinstance(rng, numbers.Integral) and not isinstance(rng, bool)
+    if rng is None or (whole and rng >= 0):
+        return np.random.default_rng(rng)
+    raise InputError(
+        f"rng={rng!r} is not a source of random numbers. Give a whole number >= 0, None or a numpy.random.Generator."
+    )

@@ -31,6 +31,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from .arrays import as_generator
 from .errors import InputError, as_real, check_choice, did_you_mean
 
 __all__ = ["KINDS", "disk", "gaussians", "make", "noise", "random", "square", "squares", "stripe", "uniform"]
@@ -94,7 +95,7 @@ def make(
         )
     bounds = _check_clip(clip, len(rest), len(shape))
 
-    y = function(shape, rest, seed, _generator(rng), **options)
+    y = function(shape, rest, seed, as_generator(rng), **options)
     if bounds is not None:
         np.clip(y, *bounds, out=y)
     return y
@@ -340,17 +341,6 @@ def _along(axis, shape):
 def _options_of(function) -> list[str]:
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-def _generator(rng):
-    if isinstance(rng, np.random.Generator):
-        return rng
-    whole = isinstance(rng, numbers.Integral) and not isinstance(rng, bool)
-    if rng is None or (whole and rng >= 0):
-        return np.random.default_rng(rng)
-    raise InputError(
-        f"rng={rng!r} is not a source of random numbers. Give a whole number >= 0, None or a numpy.random.Generator."
-    )
 
 
 def _check_shape(shape):

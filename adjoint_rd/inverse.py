@@ -28,8 +28,8 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from . import models
-from .arrays import as_array
-from .errors import InputError, check_choice, check_count, did_you_mean
+from .arrays import as_array, as_dict, as_names, as_numbers
+from .errors import InputError, check_choice, check_count, check_number, did_you_mean
 from .grid import Grid
 from .inversion import cleanup, constraints, drift, verdict, weak
 from .inversion.start import Residual, StartFit, Structure, structure
@@ -284,10 +284,10 @@ class _Job:
         values, seen = self._check_data(data, mask, isinstance(species, str) or species is None)
         check_choice("boundary", boundary, ("periodic", "neumann", "cropped"))
         subsample = check_count("subsample", subsample, 1)
-        if scale is not None and not (np.isfinite(float(scale)) and float(scale) != 0):
-            raise InputError(f"scale={scale!r} must be a finite number other than zero, or None if it is unknown.")
-        if noise is not None and not (np.isfinite(float(noise)) and float(noise) >= 0):
-            raise InputError(f"noise={noise!r} must be a standard deviation >= 0 in the units of the data, or None.")
+        if scale is not None and check_number("scale", scale) == 0.0:
+            raise InputError(f"scale={scale!r} must be other than zero, or None if it is unknown.")
+        if noise is not None:
+            check_number("noise", noise, least=0.0)
         self.scale_unknown = scale is None
         if self.scale_unknown and (self.model.name != "gray_scott" or self.species != (1,)):
             raise InputError("scale=None (unknown gain) is for v of gray_scott alone; give scale= a number.")
@@ -339,9 +339,9 @@ class _Job:
 
     def _check_species(self, species: Any) -> tuple[int, ...]:
         names = self.model.species
-        given = (names[-1],) if species is None else (species,) if isinstance(species, str) else tuple(species)
+        given = as_names("species", names[-1] if species is None else species)
         for name in given:
-            if name not in names:
+            if not isinstance(name, str) or name not in names:
                 raise InputError(
                     f"species has {name!r}; {self.model.name} has {', '.join(names)}.{did_you_mean(str(name), names)}"
                 )
@@ -366,7 +366,7 @@ class _Job:
             raise InputError("data has infinite values; mark missing ones as NaN or in mask.")
         seen = ~np.isnan(array) & ~hidden
         if mask is not None:
-            mask = np.asarray(mask)
+            mask = as_array("mask", mask)
             if mask.dtype != bool or mask.shape != array.shape[1:]:
                 raise InputError(
                     f"mask has dtype {mask.dtype} and shape {mask.shape}; it must be bool of shape {array.shape[1:]}, "
@@ -381,14 +381,11 @@ class _Job:
         """Known parameters, and known ratios by the names of both."""
         names = self.model.names
         found, ratios = {}, {}
-        for name, value in dict(known or {}).items():
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                raise InputError(f"known[{name!r}]={value!r} must be a number.") from None
+        for name, value in as_dict("known", known).items():
+            number = check_number(f"known[{name!r}]", value)
             parts = tuple(str(name).split("/"))
-            if not np.isfinite(number) or (number <= 0 and (len(parts) > 1 or name in self.model.diffusivities)):
-                raise InputError(f"known[{name!r}]={value!r} must be finite, and positive if a diffusivity or ratio.")
+            if number <= 0 and (len(parts) > 1 or name in self.model.diffusivities):
+                raise InputError(f"known[{name!r}]={value!r} must be positive, as a diffusivity or ratio.")
             if name in names:
                 found[name] = number
             elif len(parts) == 2 and parts[0] != parts[1] and set(parts) <= set(names):
@@ -411,28 +408,26 @@ class _Job:
 
     def _check_bounds(self, bounds: Any) -> dict[str, tuple[float, float]]:
         found = {}
-        for name, pair in dict(bounds or {}).items():
+        for name, pair in as_dict("bounds", bounds).items():
             if name not in self.model.names or name in self.known:
                 what = "which is in known" if name in self.known else f"which {self.model.name} does not know"
                 raise InputError(f"bounds has {name!r}, {what}.{did_you_mean(str(name), self.model.names)}")
-            if np.shape(pair) != (2,) or not float(pair[0]) < float(pair[1]) or float(pair[1]) <= 0:
+            ends = as_numbers(f"bounds[{name!r}]", pair)
+            if len(ends) != 2 or not ends[0] < ends[1] or ends[1] <= 0:
                 raise InputError(f"bounds[{name!r}]={pair!r} must be (low, high) with low < high and high > 0.")
-            found[name] = (float(pair[0]), float(pair[1]))
+            found[name] = ends
         if found and self.scale_unknown:
             raise InputError("bounds need a scale; with scale=None give one known fact instead.")
         return found
 
     def _check_start(self, start: Any) -> dict[str, float]:
-        for name in dict(start or {}):
+        start = as_dict("start", start)
+        for name in start:
             if name not in self.model.names:
                 raise InputError(
                     f"start has {name!r}, which {self.model.name} does not know.{did_you_mean(name, self.model.names)}"
                 )
-        found = {name: float(value) for name, value in dict(start or {}).items()}
-        for name, value in found.items():
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"start[{name!r}]={value!r} must be positive.")
-        return found
+        return {name: check_number(f"start[{name!r}]", value, above=0.0) for name, value in start.items()}
 
     # Stages
 

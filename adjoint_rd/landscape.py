@@ -147,6 +147,8 @@ class _Scan:
     ):
         self.sim, self.gradients = sim, gradients
         one = isinstance(starts, np.ndarray) and starts.ndim == len(sim.state_shape)
+        if not one and not isinstance(starts, (Sequence, np.ndarray)):
+            raise InputError(f"starts={starts!r} must be an initial state (S, *shape), or several.")
         self.starts = [sim.check_state(y, "starts") for y in ([starts] if one else starts)]
         if not self.starts:
             raise InputError("starts is empty; give at least one initial state (S, *shape).")

@@ -34,7 +34,8 @@ from scipy import sparse
 from scipy.sparse import linalg as iterative
 
 from . import transforms
-from .errors import AdjointRDError, InputError, check_choice, check_count, did_you_mean
+from .arrays import as_dict, as_names, as_real_array
+from .errors import AdjointRDError, InputError, check_choice, check_count, check_number, did_you_mean
 from .losses import check_loss
 from .simulation import Simulation
 from .sparse import LU, Spectral, System
@@ -264,9 +265,7 @@ def find(
     y = sim.check_state(y_start).astype(np.float64)
     params = sim.check_params(params)
     max_iterations = check_count("max_iterations", max_iterations)
-    tol = float(tol)
-    if not tol > 0:
-        raise InputError(f"tol={tol!r} must be a positive rate, in units of the state over time.")
+    tol = check_number("tol", tol, above=0.0)
     if check_count("steps", steps):
         y = sim.run(y, params, steps=steps).final.astype(np.float64)
     system = System(sim.model, sim.grid)
@@ -319,7 +318,7 @@ def _check_modes(modes: Any, system: System, y: np.ndarray, params: Mapping[str,
     if isinstance(modes, str):
         check_choice("modes", modes, ("auto",))
         return system.translations(y)
-    T = np.asarray(modes, dtype=np.float64)
+    T = as_real_array("modes", modes).astype(np.float64)
     if T.ndim != 2 or T.shape[0] != y.size:
         raise InputError(f"modes has shape {T.shape}; it must be ({y.size}, m), one flat mode a column.")
     return np.linalg.qr(T)[0]
@@ -437,8 +436,7 @@ class SteadyObjective:
             raise InputError(f"sim={sim!r} must be an adjoint_rd.Simulation.")
         check_loss(loss)
         self.sim, self.loss = sim, loss
-        self.free = (free,) if isinstance(free, str) else tuple(free)
-        self.fixed = dict(fixed or {})
+        self.free, self.fixed = as_names("free", free), as_dict("fixed", fixed)
         names = sim.model.names
         for argument, given in (("free", self.free), ("fixed", self.fixed)):
             for name in given:

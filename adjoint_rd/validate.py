@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from . import losses, models
-from .errors import InputError, check_count
+from .arrays import as_generator, as_real_array
+from .errors import InputError, check_count, check_number
 from .grid import Grid
 from .objective import Objective, SumObjective
 from .simulation import Simulation
@@ -162,7 +163,7 @@ def model(model: Any, *, params: Mapping[str, float] | None = None, points: int 
     """
     model = models.get(model)
     points = check_count("points", points, 1)
-    rng = np.random.default_rng(rng)
+    rng = as_generator(rng)
     S, P = len(model.species), len(model.parameters)
     p = tuple(
         np.full(points, float(params[name])) if params else rng.uniform(0.1, 1.0, points) for name in model.parameters
@@ -272,9 +273,8 @@ def dot_product(
     y0 = sim.check_state(y0)
     params = sim.check_params(params)
     steps = check_count("steps", steps, 1)
-    rng = np.random.default_rng(rng)
-    if tolerance is None:
-        tolerance = 1e-13 * steps if sim.dtype == np.float64 else 1e-5
+    rng = as_generator(rng)
+    tolerance = _tolerance(tolerance, 1e-13 * steps if sim.dtype == np.float64 else 1e-5)
     a = rng.standard_normal(sim.state_shape)
     a = np.asarray(a, dtype=sim.dtype).astype(np.float64)
     transposed = sim.gradient(y0, params, losses.Linear(a), steps=steps)
@@ -329,7 +329,8 @@ def taylor(
     """
     x = np.asarray(x, dtype=np.float64)
     obj, x = obj.frozen_at(x)
-    v = np.random.default_rng(rng).standard_normal(x.shape) if direction is None else np.asarray(direction, float)
+    rng = as_generator(rng)
+    v = rng.standard_normal(x.shape) if direction is None else np.array(as_real_array("direction", direction), float)
     v = v / np.linalg.norm(v)
     value, gradient = obj.value_and_grad(x)
     slope = float(gradient @ v)
@@ -342,7 +343,7 @@ def taylor(
     last = int(usable[-1]) if len(usable) and np.all(remainders[: usable[-1] + 1] > floor) else len(usable) - 1
     orders = [float(np.log2(remainders[i] / remainders[i + 1])) for i in range(max(last - 3, 0), last)]
     expected = 3.0 if hessian else 2.0
-    tolerance = (0.1 if hessian else 0.05) if tolerance is None else tolerance
+    tolerance = _tolerance(tolerance, 0.1 if hessian else 0.05)
     return TaylorReport(
         tuple(map(float, step_sizes)),
         tuple(map(float, remainders)),
@@ -377,9 +378,9 @@ def finite_difference(
     obj, x = obj.frozen_at(x)
     single = _rounding(obj) < 1e-10
     step_sizes = np.logspace(-1, -9, 17) if step_sizes is None else np.asarray(step_sizes, dtype=float)
-    tolerance = (1e-6 if single else 2e-2) if tolerance is None else tolerance
+    tolerance = _tolerance(tolerance, 1e-6 if single else 2e-2)
     gradient = obj.grad(x)
-    rng = np.random.default_rng(rng)
+    rng = as_generator(rng)
     scale = 1e-6 * float(np.max(np.abs(gradient))) or 1.0
     rows, errors = [], {}
     for name, v in _directions(obj, rng):
@@ -420,11 +421,11 @@ def complex_step(obj: Any, x: Any, *, rng: Any = 0, tolerance: float | None = No
     """
     x = np.asarray(x, dtype=np.float64)
     obj, x = obj.frozen_at(x)
-    tolerance = (1e-12 if _rounding(obj) < 1e-10 else 1e-3) if tolerance is None else tolerance
+    tolerance = _tolerance(tolerance, 1e-12 if _rounding(obj) < 1e-10 else 1e-3)
     gradient = obj.grad(x)
     scale = 1e-6 * float(np.max(np.abs(gradient))) or 1.0
     rows = []
-    for name, v in _directions(obj, np.random.default_rng(rng)):
+    for name, v in _directions(obj, as_generator(rng)):
         claimed = float(gradient @ v)
         found = sum(_complex_derivative(each, x, v) for each in _parts(obj))
         rows.append(Row(name, claimed, found, abs(claimed - found) / max(abs(claimed), scale), tolerance))
@@ -483,6 +484,10 @@ def _directions(obj: Any, rng: np.random.Generator) -> list[tuple[str, np.ndarra
         label = name if size == 1 else f"{name} (random direction)"
         found.append((label, v / np.linalg.norm(v)))
     return found
+
+
+def _tolerance(given: Any, usual: float) -> float:
+    return usual if given is None else check_number("tolerance", given, above=0.0)
 
 
 def _parts(obj: Any) -> tuple[Objective, ...]:

@@ -164,7 +164,7 @@ def test_a_callback_that_raises_brings_the_best_point():
         (WithGradient(), {}, r"data is a WithGradient that NumPy cannot read"),
         (np.ones((32, 32)), dict(model="gs"), r"model='gs' is not known"),
         (np.ones((32, 32)), dict(spacing=0), r"spacing=0 must be a positive finite length"),
-        (np.ones((32, 32)), dict(noise=-1), r"noise=-1 must be a standard deviation >= 0"),
+        (np.ones((32, 32)), dict(noise=-1), r"noise=-1 must be a finite number >= 0"),
         (np.ones((32, 32)), dict(mask=np.ones((2, 2), bool)), r"mask has .* shape \(2, 2\); it must be bool"),
     ],
 )

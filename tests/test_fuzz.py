@@ -7,6 +7,7 @@ import contextlib
 import os
 import string
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import adjoint_rd as rd
-from adjoint_rd import initial, io, penalties, presets, transforms
+from adjoint_rd import initial, io, landscape, penalties, presets, steady, transforms
 
 PARAMS = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
 SHAPE = (4, 6)
@@ -23,6 +24,7 @@ SIM = rd.Simulation("gray_scott", rd.Grid(SHAPE), dt=0.5)
 LOSS = rd.losses.L2(0.9 * Y0)
 OBJ = rd.Objective(SIM, Y0, LOSS, steps=3, free=("F", "k"), fixed=dict(Du=0.16, Dv=0.08))
 X0 = OBJ.pack(F=0.04, k=0.06)
+UNIFORM = np.full((20, 20), 0.3)  # refused as no pattern, once its arguments are checked
 
 WORDS = (
     "gray_scott",
@@ -184,6 +186,75 @@ TARGETS = {
     "transform": (transforms.get, dict(transform="log", argument="transform")),
     "preset": (presets.get, dict(name="lambda")),
     "standard_errors": (rd.standard_errors, dict(obj=OBJ, x=X0)),
+    "steady.find": (
+        partial(steady.find, SIM),
+        dict(y_start=Y0, params=PARAMS, tol=1e-3, max_iterations=3, steps=0, modes=None, solver="direct"),
+    ),
+    "SteadyObjective": (
+        partial(steady.SteadyObjective, SIM),
+        dict(
+            y_start=Y0,
+            loss=LOSS,
+            free=("F",),
+            fixed=dict(Du=0.16, Dv=0.08, k=0.06),
+            transform="log",
+            tol=1e-3,
+            max_iterations=3,
+            modes=None,
+            solver="auto",
+        ),
+    ),
+    "landscape.scan": (
+        partial(landscape.scan, SIM),
+        dict(
+            starts=Y0,
+            losses={"own": LOSS},
+            params=PARAMS,
+            axes={"F": [0.03]},
+            steps=2,
+            window=None,
+            gradients=True,
+            workers=1,
+        ),
+    ),
+    "invert": (
+        rd.invert,
+        dict(
+            data=UNIFORM,
+            model="gray_scott",
+            spacing=1.0,
+            start=None,
+            noise=None,
+            mask=None,
+            scale=1.0,
+            species=None,
+            boundary="periodic",
+            known=None,
+            offset=False,
+            subsample=1,
+            bounds=None,
+            snapshots=False,
+        ),
+    ),
+    "invert a movie": (
+        rd.invert,
+        dict(
+            data=np.stack([UNIFORM] * 5),
+            times=np.arange(5.0),
+            spacing=1.0,
+            start=None,
+            noise=None,
+            mask=None,
+            scale=1.0,
+            species=None,
+            boundary="periodic",
+            known=None,
+            dt=None,
+            scheme=None,
+            refine=1,
+        ),
+    ),
+    "dot_product": (partial(rd.validate.dot_product, SIM), dict(y0=Y0, params=PARAMS, steps=2, rng=0, tolerance=None)),
 }
 
 

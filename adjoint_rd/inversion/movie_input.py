@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..errors import InputError, as_real, check_choice, check_count, did_you_mean
+from ..arrays import as_array, as_dict, as_names, as_real_array
+from ..errors import InputError, check_choice, check_count, check_number, did_you_mean
 from ..grid import Grid
 from ..schemes import get as get_scheme
 from .movie import Movie, invert
@@ -40,7 +41,7 @@ def run(
     indices, single = _species(model, species)
     if scale is None:
         raise InputError("scale=None (unknown gain) is for single snapshots; give scale= a number for a movie.")
-    factor = _number("scale", scale)
+    factor = check_number("scale", scale)
     if factor == 0.0:
         raise InputError("scale=0.0 must be other than zero.")
     frames, seen = _frames(data, mask, len(indices), single)
@@ -62,7 +63,7 @@ def run(
         species=indices,
         known=_parameters("known", known, model, positive=False),
         start=_parameters("start", start, model, positive=True),
-        noise=None if noise is None else _noise(noise) * abs(factor),
+        noise=None if noise is None else check_number("noise", noise, least=0.0) * abs(factor),
         dt=None if dt is None else _dt(dt, gap),
         scheme=scheme if dt is None or scheme is not None else "euler",
         refine=_refine(refine, grid),
@@ -85,9 +86,9 @@ def run(
 def _species(model: models.Model, species: Any) -> tuple[tuple[int, ...], bool]:
     names = model.species
     single = species is None or isinstance(species, str)
-    given = (names[-1],) if species is None else (species,) if single else tuple(species)
+    given = as_names("species", names[-1] if species is None else species)
     for name in given:
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise InputError(
                 f"species has {name!r}; {model.name} has {', '.join(names)}.{did_you_mean(str(name), names)}"
             )
@@ -100,10 +101,7 @@ def _species(model: models.Model, species: Any) -> tuple[tuple[int, ...], bool]:
 
 def _frames(data: Any, mask: Any, count: int, single: bool) -> tuple[np.ndarray, np.ndarray]:
     hidden = np.ma.getmaskarray(data) if np.ma.isMaskedArray(data) else False
-    array = np.asarray(data)
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"data has dtype {array.dtype}; it must be real numbers.")
-    array = array.astype(np.float64)
+    array = as_real_array("data", data).astype(np.float64)
     seen = ~np.isnan(array) & ~np.broadcast_to(hidden, array.shape)
     if single:
         array, seen = array[:, None], seen[:, None]
@@ -117,7 +115,7 @@ def _frames(data: Any, mask: Any, count: int, single: bool) -> tuple[np.ndarray,
     if np.any(np.isinf(array)):
         raise InputError("data has infinite values; mark missing ones as NaN or in mask.")
     if mask is not None:
-        mask = np.asarray(mask)
+        mask = as_array("mask", mask)
         if mask.dtype != bool or mask.shape not in (array.shape[2:], array.shape[:1] + array.shape[2:]):
             raise InputError(
                 f"mask has dtype {mask.dtype} and shape {mask.shape}; it must be bool of shape {array.shape[2:]}, "
@@ -130,10 +128,7 @@ def _frames(data: Any, mask: Any, count: int, single: bool) -> tuple[np.ndarray,
 
 
 def _times(times: Any, count: int) -> tuple[np.ndarray, tuple[int, ...], float]:
-    try:
-        found = np.asarray(times, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"times={times!r} must be one number a frame.") from None
+    found = as_real_array("times", times).astype(np.float64)
     if found.shape != (count,):
         raise InputError(f"times has shape {found.shape} for {count} frames; it must be one number a frame.")
     gaps = np.diff(found)
@@ -153,36 +148,19 @@ def _times(times: Any, count: int) -> tuple[np.ndarray, tuple[int, ...], float]:
 
 def _parameters(argument: str, given: Any, model: models.Model, positive: bool) -> dict[str, float]:
     found = {}
-    for name, value in dict(given or {}).items():
+    for name, value in as_dict(argument, given).items():
         if name not in model.names:
             raise InputError(
                 f"{argument} has {name!r}; {model.name} has {', '.join(model.names)}.{did_you_mean(name, model.names)}"
             )
-        found[name] = _number(f"{argument}[{name!r}]", value)
+        found[name] = check_number(f"{argument}[{name!r}]", value)
         if positive and found[name] <= 0:
             raise InputError(f"{argument}[{name!r}]={value!r} must be positive.")
     return found
 
 
-def _number(argument: str, value: Any) -> float:
-    try:
-        number = as_real(value)
-    except (TypeError, OverflowError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise InputError(f"{argument}={value!r} must be a finite number.")
-    return number
-
-
-def _noise(noise: Any) -> float:
-    number = _number("noise", noise)
-    if number < 0:
-        raise InputError(f"noise={noise!r} must be a standard deviation >= 0 in the units of the data, or None.")
-    return number
-
-
 def _dt(dt: Any, gap: float) -> float:
-    number = _number("dt", dt)
+    number = check_number("dt", dt)
     steps = round(gap / number) if number > 0 else 0
     if steps < 1 or abs(gap / number - steps) > 1e-3:
         raise InputError(f"dt={dt!r} must be positive and divide {gap:g}, the common interval of the times.")
