@@ -283,7 +283,7 @@ def test_a_moving_pattern_is_refused():
         ({"scale": 0.0}, "scale=0.0"),
         ({"noise": -1.0}, "noise=-1.0"),
         ({"known": {"D": 1.0}}, "known has 'D'"),
-        ({"start": {"Du": -1.0}}, "must be positive"),
+        ({"start": {"Du": -1.0}}, "must be a finite number > 0"),
         ({"species": "w"}, "species has 'w'"),
         ({"mask": np.ones((3, 3), dtype=bool)}, "mask has"),
         ({"boundary": "open"}, "boundary='open'"),
