@@ -163,7 +163,7 @@ def _split(segments: int, slots: int) -> int:
     return min(candidates, key=lambda m: (m + fewest_advances(segments - m, slots - 1) + fewest_advances(m, slots), m))
 
 
-# Up to this, keeping every state is faster than computing most of them twice. More than an eighth of the free memory
+# Up to this, keeping every state in the host's memory is faster than computing most of them twice. More than an eighth of the free memory
 # would be a surprise; below the smaller number nobody looks.
 STORE_ALL_BYTES = 1e9
 STORE_ALL_SHARE = 1 / 8
@@ -172,14 +172,20 @@ AUTO_STATES = 0.9  # times sqrt(steps): a tenth less memory than where each step
 MEMORY_SHARE = 0.8  # of what is available, for states
 
 
-def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | None = None) -> Schedule:
+def choose(
+    checkpoints: Any,
+    steps: int,
+    state_bytes: int,
+    available: float | None = None,
+    store_all: float = STORE_ALL_BYTES,
+) -> Schedule:
     """Return the schedule that `checkpoints` asks for.
 
     Parameters
     ----------
     checkpoints : "auto", "all", "disk" or int
         "all" keeps every state. A number n keeps n states in slots and at most n + 1 in the segment buffer. "auto"
-        keeps all if that takes at most 1 GB and an eighth of the free memory, else about sqrt(steps) states in slots
+        keeps all if that takes at most `store_all` and an eighth of the free memory, else about sqrt(steps) states in slots
         and buffer each, or fewer, placed binomially, if memory is short. "disk" is like "auto", with the slots in a
         temporary file.
     steps : int
@@ -189,6 +195,8 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
     available : float, optional
         Bytes that may be used; by default what `available_bytes` finds, looked at only for runs that need 128 MB or
         more.
+    store_all : float
+        Bytes, by default 1 GB.
 
     Raises
     ------
@@ -209,7 +217,7 @@ def choose(checkpoints: Any, steps: int, state_bytes: int, available: float | No
     available = available_bytes() if available is None else available
     budget = MEMORY_SHARE * available
     root = max(ceil(AUTO_STATES * sqrt(steps)), 1)
-    keep_all = (steps + 1) * state_bytes <= min(STORE_ALL_BYTES, STORE_ALL_SHARE * available)
+    keep_all = (steps + 1) * state_bytes <= min(store_all, STORE_ALL_SHARE * available)
     if checkpoints == "all" or (checkpoints == "auto" and keep_all):
         schedule = Schedule(steps, max(steps, 1), 0)
     elif checkpoints in ("auto", "disk"):

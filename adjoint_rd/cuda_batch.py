@@ -95,8 +95,9 @@ class Batch:
         report = _for_all(progress, count)
         observed = _by_step(each_loss, steps)
         with executor.lock:
+            nbytes = count * self.sim._state_bytes
             schedule = checkpoint.choose(
-                checkpoints, steps - start, count * self.sim._state_bytes, executor.available_bytes()
+                checkpoints, steps - start, nbytes, executor.available_bytes(), executor.store_all_bytes
             )
             plan = self._plan(executor)
             value, first = self._before_window(executor, plan, observed, start, report)

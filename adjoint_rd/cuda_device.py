@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable, Hashable
 from types import ModuleType
@@ -16,6 +17,10 @@ from .errors import BackendError, InputError
 INSTALL = "pip install 'adjoint-rd[cuda]'"
 MOST_GRAPHS = 64  # a graph of some hundred launches takes about 1 MB of host memory
 CUDA_DEVICE = 2  # kDLCUDA of DLPack
+
+# While a stream that waits for the legacy default stream is captured, as Numba's streams do, no other thread may use
+# that stream or wait for the whole card: held by what does.
+outside_captures = threading.RLock()
 
 
 def module() -> ModuleType:
@@ -30,9 +35,14 @@ def module() -> ModuleType:
         raise BackendError(f"backend='cuda' needs numba-cuda and the CUDA toolkit's wheels, not found here: {INSTALL}.")
     from numba import config, cuda
 
-    if config.ENABLE_CUDASIM:
-        return cuda
-    from numba.cuda.cudadrv import nvvm
+    if not config.ENABLE_CUDASIM:
+        _check_card(cuda, *_toolkit())
+    return cuda
+
+
+def _toolkit() -> tuple[tuple[int, int], tuple[int, int]]:
+    """The CUDA version that the toolkit's wheels belong to, and the least compute capability they compile for."""
+    from numba.cuda.cudadrv import nvrtc, nvvm, runtime
 
     try:
         nvvm.NVVM()
@@ -40,12 +50,29 @@ def module() -> ModuleType:
         raise BackendError(
             f"backend='cuda' needs the CUDA toolkit's wheels (NVVM does not load: {_first_line(error)}): {INSTALL}."
         ) from error
+    try:
+        return runtime.get_version(), min(nvrtc.get_supported_ccs())
+    except Exception as error:
+        raise BackendError(
+            f"backend='cuda' needs the CUDA toolkit's wheels (NVRTC does not load: {_first_line(error)}): {INSTALL}."
+        ) from error
+
+
+def _check_card(cuda: ModuleType, toolkit: tuple[int, int], least: tuple[int, int]) -> None:
+    """Raise a `BackendError` unless there is a card, and the toolkit's code runs on it and on its driver."""
+    from numba.cuda.cudadrv.driver import driver
+
     if not cuda.is_available():
         reason = _first_line(cuda.cuda_error() or "the driver finds no device")
-        raise BackendError(
-            f"backend='cuda' needs an NVIDIA card and its driver ({reason}). Use backend='cpu' or 'auto'."
-        )
-    return cuda
+    elif driver.get_version()[0] < toolkit[0]:
+        known, wanted = (".".join(map(str, version)) for version in (driver.get_version(), toolkit))
+        reason = f"the driver is for CUDA {known}, older than the toolkit's {wanted}; update the driver"
+    elif (found := cuda.get_current_device().compute_capability) < least:
+        known, wanted = (".".join(map(str, version)) for version in (found, least))
+        reason = f"the card's compute capability is {known}, and CUDA {toolkit[0]} compiles for {wanted} and more"
+    else:
+        return
+    raise BackendError(f"backend='cuda' needs an NVIDIA card and its driver ({reason}). Use backend='cpu' or 'auto'.")
 
 
 def is_usable() -> bool:
@@ -92,8 +119,9 @@ def zeros(shape: tuple[int, ...], dtype: Any, what: str) -> Any:
         from .kernels.cuda import THREADS, helper, launcher
 
         blocks = max(1, min(-(-array.size // THREADS), 65535))
-        launcher(helper("fill"), blocks, THREADS)(array.reshape(array.size), array.dtype.type(0))
-        cuda.synchronize()
+        with outside_captures:
+            launcher(helper("fill"), blocks, THREADS)(array.reshape(array.size), array.dtype.type(0))
+            cuda.synchronize()
     return array
 
 
@@ -105,7 +133,11 @@ def as_device_array(array: Any) -> Any | None:
     cuda = module()
     if hasattr(array, "copy_to_host"):  # Numba's own, the simulator's too
         return array
-    if hasattr(array, "__cuda_array_interface__"):
+    try:
+        interface = getattr(array, "__cuda_array_interface__", None)
+    except (RuntimeError, TypeError) as error:  # of torch, for tensors with a gradient
+        raise InputError(f"an array on the card, a {type(array).__name__}, cannot be read: {error}") from None
+    if interface is not None:
         return cuda.as_cuda_array(array)
     location = getattr(array, "__dlpack_device__", None)
     if location is None or int(location()[0]) != CUDA_DEVICE:
@@ -179,7 +211,8 @@ class Graphs:
 
     def _capture(self, enqueue: Callable[[], None]) -> "_Graph | None":
         try:
-            return _Graph(self.stream, enqueue)
+            with outside_captures, module().defer_cleanup():  # freeing memory waits for the card
+                return _Graph(self.stream, enqueue)
         except _GraphError as error:
             self.usable = False
             warnings.warn(

@@ -8,6 +8,7 @@ in order, so threads need not meet. Windows of steps are replayed as CUDA graphs
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from math import inf
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from .grid import Grid
 from .kernels import cells
 from .kernels.specialise import build
 from .models import Model
+from .schemes.compiled import building
 
 SWEEPS = {
     "push_sweep": cells.PUSH,
@@ -31,6 +33,7 @@ SWEEPS = {
 MOST_STEPS_A_GRAPH = 512
 VALUES_A_CHUNK = 1e10  # array values that a large card updates in 0.1 s; Ctrl-C waits for the end of a chunk
 MOST_VALUES = 2**32  # of a flat state of all members
+MOST_MEMBERS = 65535  # blocks along y, of any card
 FLAT_BLOCKS = 4096
 
 
@@ -60,6 +63,8 @@ class CudaExecutor(Executor):
         If no card is usable.
     """
 
+    store_all_bytes = inf  # of a trajectory: a share of the free memory is the only limit
+
     def __init__(self, model: Model, grid: Grid, scheme: ModuleType, dtype: np.dtype, dt: float, members: int = 1):
         self.cuda = cuda_device.module()
         from .kernels import cuda as kernels
@@ -73,6 +78,8 @@ class CudaExecutor(Executor):
                 f"{members} states of {grid} have {values} values; 32-bit indices allow {MOST_VALUES}. Use a "
                 "smaller grid or batch."
             )
+        if members > MOST_MEMBERS:
+            raise InputError(f"a batch of {members} members is more than the {MOST_MEMBERS} of one launch; split it.")
         self.state_bytes = self._values * dtype.itemsize  # not padded
         self.flat_shape = (members, *self.flat_shape)
         self._values *= members
@@ -102,9 +109,9 @@ class CudaExecutor(Executor):
         """A reused device array."""
         have = self._device.get(name)
         if have is None or tuple(have.shape) != shape:
-            self._device.pop(name, None)
-            have = None  # free it before the new one is made
-            self.graphs.clear()
+            if have is not None:  # graphs use it; free it before the new one is made
+                self.graphs.clear()
+                del self._device[name], have
             self._device[name] = have = cuda_device.zeros(shape, dtype, f"the buffer {name!r}")
         return have
 
@@ -291,7 +298,8 @@ class CudaExecutor(Executor):
         if isinstance(y0, np.ndarray):
             return super().saved(count, y0)
         saved = self.empty((count, *y0.shape), True)
-        saved[0].copy_to_device(y0)
+        with cuda_device.outside_captures:
+            saved[0].copy_to_device(y0)
         return saved
 
     def empty(self, shape: tuple[int, ...], on_card: bool) -> Any:
@@ -440,7 +448,8 @@ class CudaExecutor(Executor):
     def _step(self, name: str, fielded: tuple[int, ...]) -> Callable[..., None]:
         """A function of the scheme, with launches for the sweeps that it calls."""
         if (name, fielded) not in self._steps:
-            self._steps[name, fielded] = self._bind(getattr(self.scheme, name), fielded)
+            with building:
+                self._steps[name, fielded] = self._bind(getattr(self.scheme, name), fielded)
         return self._steps[name, fielded]
 
     def _bind(self, function: FunctionType, fielded: tuple[int, ...]) -> Callable[..., None]:
@@ -518,7 +527,8 @@ class CudaExecutor(Executor):
         if device is None:
             return None
         cuda_device.check_layout(argument, device, self._user_shape(), self.dtype)
-        self.cuda.synchronize()  # what its library may still be doing, on a stream that we do not know
+        with cuda_device.outside_captures:
+            self.cuda.synchronize()  # what its library may still be doing, on a stream that we do not know
         given = self.buffer("given")
         self.copy(given, device)
         if not self.finite(given):

@@ -105,5 +105,6 @@ def _place(array: Any) -> Any:
 def _to_card(host: np.ndarray) -> Any:
     array = cuda_device.zeros(host.shape, host.dtype, "a loss's target")
     if host.size:
-        array.copy_to_device(np.ascontiguousarray(host))
+        with cuda_device.outside_captures:
+            array.copy_to_device(np.ascontiguousarray(host))
     return array

@@ -14,6 +14,7 @@ import numpy as np
 from numba import config
 from numba.core.errors import NumbaError
 
+from .checkpoint import STORE_ALL_BYTES
 from .crew import Lock, available_threads, run_together
 from .errors import CheckpointError, InputError
 from .grid import Grid
@@ -113,6 +114,8 @@ class Executor:
 
     Not to be used by two threads at once: hold `lock`.
     """
+
+    store_all_bytes = STORE_ALL_BYTES  # up to which checkpoints="auto" keeps every state
 
     def __init__(self, model: Model, grid: Grid, scheme: ModuleType, dtype: np.dtype, dt: float, threads: int | None):
         self.model = model

@@ -458,7 +458,7 @@ class Simulation:
         steps = check_count("steps", steps)
         observed = losses.by_step(loss, steps)
         start = self._window_start(steps, window)
-        schedule = checkpoint.choose(checkpoints, steps - start, self._state_bytes, self.executor.available_bytes())
+        schedule = self._schedule(checkpoints, steps - start)
         on_disk = isinstance(checkpoints, str) and checkpoints == "disk"
         self.check_stability(params)
         with self.executor.lock:
@@ -490,9 +490,7 @@ class Simulation:
         are small.
         """
         steps = check_count("steps", steps)
-        schedule = checkpoint.choose(
-            checkpoints, steps - self._window_start(steps, window), self._state_bytes, self.executor.available_bytes()
-        )
+        schedule = self._schedule(checkpoints, steps - self._window_start(steps, window))
         kept = schedule.buffer_states if checkpoints == "disk" else schedule.states
         return (kept + 9) * self._state_bytes
 
@@ -612,7 +610,7 @@ class Simulation:
         with self.executor.lock:
             plan, fielded = self.plan(params, direction)
             _, first = self._before_window(y0, params, plan, fielded, {}, start, progress)
-            schedule = checkpoint.choose("auto", steps - start, 2 * self._state_bytes, self.executor.available_bytes())
+            schedule = self._schedule("auto", steps - start, 2)
             sweep = sweeps.HessianSweep(
                 self.executor,
                 plan,
@@ -637,6 +635,12 @@ class Simulation:
             )
 
     # Helpers
+
+    def _schedule(self, checkpoints: Any, steps: int, arrays: int = 1) -> checkpoint.Schedule:
+        """What `checkpoints` asks for, for runs that keep so many arrays a step."""
+        executor = self.executor
+        nbytes = arrays * self._state_bytes
+        return checkpoint.choose(checkpoints, steps, nbytes, executor.available_bytes(), executor.store_all_bytes)
 
     def _together(self, members: list[tuple[Any, Any]] | None) -> Any:
         """The members as a `cuda_batch.Batch`, None if they are to be run one by one."""

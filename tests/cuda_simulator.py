@@ -194,6 +194,12 @@ def other_calls():
         except rd.DivergenceError as error:
             if error.step != 1 or not np.array_equal(error.state, hot):
                 wrong.append(f"{sim.backend}: diverged at step {error.step}")
+    try:
+        type(card.executor)(card.model, card.grid, card.scheme, card.dtype, card.dt, 65536)
+        wrong.append("a batch of more members than blocks along y")
+    except rd.InputError as error:
+        if "65536 members" not in str(error):
+            wrong.append(f"too many members: {error}")
     on_card = kernels.cuda.to_device(case.y0)
     run, gradient = card.run(on_card, case.params, steps=2), card.gradient(on_card, case.params, loss, steps=2)
     want = cpu.run(case.y0, case.params, steps=2), cpu.gradient(case.y0, case.params, loss, steps=2)

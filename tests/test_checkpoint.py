@@ -87,6 +87,11 @@ def test_auto_takes_each_step_about_twice_and_keeps_less_than_two_sqrt_states():
     assert schedule.states <= 1.8 * 100 + 2
 
 
+def test_auto_keeps_all_up_to_the_limit_and_an_eighth_of_the_memory():
+    for limit, available, slots in ((4.1e9, 64e9, 0), (3.9e9, 64e9, 29), (4.1e9, 24e9, 29)):
+        assert choose("auto", 1000, 4_000_000, available, limit).slots == slots
+
+
 def test_auto_keeps_fewer_states_when_memory_is_short():
     schedule = choose("auto", 10_000, state_bytes=4_000_000, available=200e6)
     assert schedule.states * 4e6 <= 0.8 * 200e6

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,36 @@ def test_without_a_driver_the_message_says_so_and_auto_takes_the_cpu():
 
 
 @needs_numba_cuda
+@pytest.mark.parametrize(
+    ("version", "capability", "said"),
+    [
+        ((12, 8), (9, 0), r"driver is for CUDA 12\.8, older than the toolkit's 13\.\d+; update"),
+        ((13, 0), (7, 0), r"compute capability is 7\.0, and CUDA 13 compiles for 7\.5 and more"),
+    ],
+)
+def test_a_card_or_driver_too_old_for_the_toolkit_is_said(monkeypatch, version, capability, said):
+    from numba import cuda
+    from numba.cuda.cudadrv import driver
+
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "get_current_device", lambda: SimpleNamespace(compute_capability=capability))
+    monkeypatch.setattr(driver.driver, "get_version", lambda: version)
+    with pytest.raises(rd.BackendError, match=said):
+        cuda_device.module()
+
+
+def test_a_tensor_that_cannot_be_read_is_an_input_error(monkeypatch):
+    class Tensor:
+        @property
+        def __cuda_array_interface__(self):
+            raise RuntimeError("Can't get it on a Variable that requires grad.")
+
+    monkeypatch.setattr(cuda_device, "module", lambda: None)
+    with pytest.raises(rd.InputError, match=r"a Tensor, cannot be read: .*requires grad"):
+        cuda_device.as_device_array(Tensor())
+
+
+@needs_numba_cuda
 def test_the_simulated_card_gives_what_the_cpu_gives():
     done = python(str(HERE / "cuda_simulator.py"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -80,6 +111,7 @@ def test_a_refused_graph_is_said_once_and_its_steps_are_launched_one_by_one(monk
         raise cuda_device._GraphError("cuStreamBeginCapture: not permitted")
 
     monkeypatch.setattr(cuda_device, "_Graph", refuse)
+    monkeypatch.setattr(cuda_device, "module", lambda: SimpleNamespace(defer_cleanup=nullcontext))
     graphs, launched = cuda_device.Graphs(SimpleNamespace(handle=1)), []
     with pytest.warns(RuntimeWarning, match=r"not permitted.*one by one") as said:
         for _ in range(4):

@@ -22,7 +22,7 @@ SWEEPS = {
 SHARED = {"meet": meet, "blend": cpu.blend, "scale": cpu.scale, "accumulate": cpu.accumulate}
 
 # One build at a time: two threads in Python's `ast` module at once can fail (SystemError, CPython issue 106905).
-_building = threading.Lock()
+building = threading.Lock()
 
 _sweep_kernel = cache(cpu.sweep_kernel)
 
@@ -47,7 +47,7 @@ def time_loop(
     -------
     dispatcher
     """
-    with _building:
+    with building:
         return _time_loop(name, scheme, model, geometry, fielded)
 
 
