@@ -163,8 +163,8 @@ def _split(segments: int, slots: int) -> int:
     return min(candidates, key=lambda m: (m + fewest_advances(segments - m, slots - 1) + fewest_advances(m, slots), m))
 
 
-# Up to this, keeping every state in the host's memory is faster than computing most of them twice. More than an eighth of the free memory
-# would be a surprise; below the smaller number nobody looks.
+# Up to this, keeping every state in the host's memory is faster than computing most of them twice. More than an eighth
+# of the free memory would be a surprise; below the smaller number nobody looks.
 STORE_ALL_BYTES = 1e9
 STORE_ALL_SHARE = 1 / 8
 UNNOTICED_BYTES = 128e6
@@ -185,9 +185,9 @@ def choose(
     ----------
     checkpoints : "auto", "all", "disk" or int
         "all" keeps every state. A number n keeps n states in slots and at most n + 1 in the segment buffer. "auto"
-        keeps all if that takes at most `store_all` and an eighth of the free memory, else about sqrt(steps) states in slots
-        and buffer each, or fewer, placed binomially, if memory is short. "disk" is like "auto", with the slots in a
-        temporary file.
+        keeps all if that takes at most `store_all` and an eighth of the free memory, else about sqrt(steps) states in
+        slots and buffer each, or fewer, placed binomially, if memory is short. "disk" is like "auto", with the slots in
+        a temporary file.
     steps : int
         Steps of the run.
     state_bytes : int

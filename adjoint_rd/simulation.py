@@ -783,6 +783,7 @@ class Simulation:
 
         return evaluate, check
 
+
 def _marks(steps: int, save_every: int | None) -> list[int]:
     """The step numbers that a run saves."""
     every = steps if save_every is None else check_count("save_every", save_every, 1)
