@@ -289,7 +289,7 @@ def test_a_moving_pattern_is_refused():
         ({"boundary": "open"}, "boundary='open'"),
         ({"scale": None, "offset": True}, "cannot both be unknown"),
         ({"known": {"Du/Dv": 2.0, "Du": 0.1}}, "give the values of both"),
-        ({"known": {"Du": -0.1}}, "must be finite, and positive"),
+        ({"known": {"Du": -0.1}}, "must be positive, as a diffusivity or ratio"),
         ({"bounds": {"F": (0.1, 0.0)}}, "low < high"),
         ({"bounds": {"G": (0.0, 1.0)}}, "does not know"),
         ({"snapshots": True}, "two snapshots or more"),
