@@ -1,4 +1,10 @@
-"""Fixtures that several files of tests use; what differs without the JIT."""
+"""Fixtures that several files of tests use; what differs without the JIT.
+
+The kernels and all around them interpreted, with coverage of their lines, in a few minutes::
+
+    cd tests && NUMBA_DISABLE_JIT=1 python -m pytest test_kernels.py test_batch.py test_reference.py test_gradient.py \\
+        test_tangent_and_hessian.py test_checkpoint.py test_grid_and_stability.py test_validate.py test_bad_input*.py
+"""
 
 import pytest
 from numba import config as numba_config

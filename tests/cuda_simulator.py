@@ -14,6 +14,7 @@ Before that comes the control: a kernel with one sign wrong must be noticed.
 import os
 import sys
 import warnings
+from functools import partial
 from itertools import product
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
@@ -206,6 +207,43 @@ def other_calls():
     for got, expected in ((run.final, want[0].final), (gradient.initial, want[1].initial)):
         if isinstance(got, np.ndarray) or ref.relative_error(got.copy_to_host(), expected) > LIMIT:
             wrong.append("a first state on the card is not answered in kind")
+    return wrong + batches_on_the_card(case, cpu, card) + refused_layouts(case, card)
+
+
+def batches_on_the_card(case, cpu, card):
+    """First states of a batch on the card, and one member that diverges."""
+    wrong, many = [], np.stack([case.y0, 0.5 * case.y0])
+    got = card.run(kernels.cuda.to_device(many), case.params, steps=4, save_every=2)
+    want = cpu.run(many, case.params, steps=4, save_every=2)
+    for number in range(2):
+        if ref.relative_error(got.states[number].copy_to_host(), want.states[number]) > LIMIT:
+            wrong.append(f"states of member {number} on the card")
+    many[1] *= 1e160
+    loss = rd.losses.L2(case.target)
+    for sim in (cpu, card):
+        for call in (sim.run, partial(sim.gradient, loss=loss, window=2)):
+            try:
+                call(many, case.params, steps=9)
+                wrong.append(f"{sim.backend}: no DivergenceError of a batch")
+            except rd.DivergenceError as error:
+                if error.step != 1 or error.__notes__ != ["in member 1 of the batch"]:
+                    wrong.append(f"{sim.backend}: diverged at step {error.step}, {error.__notes__}")
+    return wrong
+
+
+def refused_layouts(case, card):
+    """Arrays on the card that cannot be used as they are."""
+    wrong = []
+    for array, words in (
+        (case.y0[:, :5], "y0 has shape (2, 5); this simulation needs (2, 7)"),
+        (case.y0.astype(np.float32), "y0 is on the card with dtype float32"),
+    ):
+        try:
+            card.run(kernels.cuda.to_device(np.ascontiguousarray(array)), case.params, steps=1)
+            wrong.append(f"no InputError: {words}")
+        except rd.InputError as error:
+            if words not in str(error):
+                wrong.append(f"{error} instead of {words}")
     return wrong
 
 
