@@ -254,6 +254,23 @@ TARGETS = {
             refine=1,
         ),
     ),
+    "invert_statistics": (  # the library's name is refused, once all else is checked
+        rd.invert_statistics,
+        dict(
+            data=np.resize(UNIFORM, (32, 32)),
+            model="gray_scott",
+            spacing=1.0,
+            bounds=None,
+            statistics=("histogram",),
+            noise=None,
+            rounds=1,
+            runs=40,
+            repeats=8,
+            rng=0,
+            workers=1,
+            library="a.txt",
+        ),
+    ),
     "dot_product": (partial(rd.validate.dot_product, SIM), dict(y0=Y0, params=PARAMS, steps=2, rng=0, tolerance=None)),
 }
 

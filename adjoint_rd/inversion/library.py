@@ -80,6 +80,8 @@ def region(model: Model, bounds: Mapping[str, tuple[float, float]] | None) -> Re
     given = dict(GRAY_SCOTT if bounds is None else bounds)
     if bounds is not None and set(given) != set(model.names):
         raise InputError(f"bounds has {', '.join(given)}; it must have {', '.join(model.names)}.")
+    if any(len(pair) != 2 for pair in given.values()):
+        raise InputError(f"bounds={given} must be pairs 0 < low < high.")
     order = list(given) if bounds is None else list(model.names)
     low, high = (np.array([float(given[name][i]) for name in order]) for i in (0, 1))
     if bounds is not None and not (np.all(low > 0) and np.all(high > low) and np.all(np.isfinite(high))):

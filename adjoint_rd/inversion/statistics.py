@@ -16,6 +16,7 @@ This is approximate Bayesian computation with regression adjustment (M. A. Beaum
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..errors import InputError, check_count, did_you_mean
+from ..arrays import as_dict, as_generator, as_names, as_numbers, as_real_array
+from ..errors import InputError, check_count, check_number, did_you_mean
 from ..grid import Grid
 from . import cleanup
 from .library import Library, Simulator, build, region
@@ -144,25 +146,23 @@ def invert_statistics(
     """
     found = models.get(model)
     patterns = _check_data(data)
-    spacing = float(spacing)
-    if not (np.isfinite(spacing) and spacing > 0):
-        raise InputError(f"spacing={spacing!r} must be a positive number; both axes have the same.")
+    spacing = check_number("spacing", spacing, above=0.0)  # of both axes
+    statistics = as_names("statistics", statistics)
     for name in statistics:
-        if name not in GROUPS:
+        if not isinstance(name, str) or name not in GROUPS:
             raise InputError(f"statistics has {name!r}; use {', '.join(GROUPS)}.{did_you_mean(str(name), GROUPS)}")
     if noise is None:
         noise = max(cleanup.spectrum(v, Grid(v.shape)).noise for v in patterns)
-    if not (np.isfinite(noise) and noise >= 0):
-        raise InputError(f"noise={noise!r} must be a standard deviation >= 0 in the units of the data, or None.")
+    noise = check_number("noise", noise, least=0.0)
     h2 = spacing**2
     if bounds is not None:
+        pairs = {name: as_numbers(f"bounds[{name!r}]", pair) for name, pair in as_dict("bounds", bounds).items()}
         bounds = {
-            name: tuple(np.divide(pair, h2 if name in found.diffusivities else 1.0)) for name, pair in bounds.items()
+            name: tuple(end / (h2 if name in found.diffusivities else 1.0) for end in pair)
+            for name, pair in pairs.items()
         }
     where = region(found, bounds)
-    search = _Search(
-        where, patterns, tuple(statistics), float(noise), np.random.default_rng(rng), progress or (lambda line: None)
-    )
+    search = _Search(where, patterns, statistics, noise, as_generator(rng), progress or (lambda line: None))
     search.workers = check_count("workers", workers, 1)
     runs = check_count("runs", runs, FEWEST_RUNS)
     counts = check_count("rounds", rounds, 1), runs, check_count("repeats", repeats, 8)
@@ -171,11 +171,9 @@ def invert_statistics(
 
 
 def _check_data(data: Any) -> np.ndarray:
-    array = np.asarray(data)
-    if array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or min(array.shape, default=0) < 1:
-        raise InputError(
-            f"data has shape {array.shape} and dtype {array.dtype}; it must be real numbers (H, W) or (N, H, W)."
-        )
+    array = as_real_array("data", data)
+    if array.ndim not in (2, 3) or min(array.shape, default=0) < 1:
+        raise InputError(f"data has shape {array.shape}; it must be real numbers (H, W) or (N, H, W).")
     array = array.astype(np.float64).reshape(-1, *array.shape[-2:])
     if min(array.shape[1:]) < 32:
         raise InputError(f"data has {array.shape[1]} x {array.shape[2]} cells; at least 32 x 32 are needed.")
@@ -187,7 +185,7 @@ def _check_data(data: Any) -> np.ndarray:
 def _path(library: Any) -> Path | None:
     if library is None:
         return None
-    path = Path(library)
+    path = Path(library) if isinstance(library, (str, os.PathLike)) else Path()
     if path.suffix != ".npz":
         raise InputError(f"library={str(library)!r} must end in .npz.")
     return path
