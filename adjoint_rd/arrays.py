@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, as_real, check_count
+from .errors import InputError, as_real, check_count, shown
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:
@@ -32,13 +32,16 @@ def as_numbers(argument: str, value: Any) -> tuple[float, ...]:
     try:
         return tuple(as_real(each) for each in value)
     except (TypeError, OverflowError):
-        raise InputError(f"{argument}={value!r} must be a sequence of real numbers.") from None
+        raise InputError(f"{argument}={shown(value)} must be a sequence of real numbers.") from None
 
 
 def as_species(value: Any) -> tuple[bool, list[int]]:
     """Return whether `value` is one index of a species, and the list of those it names."""
     single = not isinstance(value, Iterable) or isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0
-    return single, [check_count("species", each) for each in ([value] if single else value)]
+    listed = [value] if single else list(value)
+    if any(isinstance(each, str) for each in listed):
+        raise InputError(f"species={value!r} must be indices, not names: 0 is the model's first species, 1 the second.")
+    return single, [check_count("species", each) for each in listed]
 
 
 def as_names(argument: str, value: Any) -> tuple[Any, ...]:

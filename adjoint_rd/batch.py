@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import as_array
-from .errors import InputError
+from .errors import InputError, shown
 
 
 class _Cancelled(Exception):
@@ -47,7 +47,7 @@ def each(argument: str, value: Any, count: int) -> list[Any]:
         return [value] * count
     values = np.asarray(value).tolist()
     if np.ndim(value) != 1 or len(values) != count:
-        raise InputError(f"{argument}={value!r} must be one number, or one for each of the {count} members.")
+        raise InputError(f"{argument}={shown(value)} must be one number, or one for each of the {count} members.")
     return values
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import as_array
-from .errors import InputError, as_real
+from .errors import InputError, as_real, shown
 from .kernels.cpu import all_finite
 
 DTYPES = ("float64", "float32")
@@ -43,9 +43,9 @@ def positive(argument: str, value: Any, meaning: str) -> float:
     try:
         number = as_real(value)
     except (TypeError, OverflowError):
-        raise InputError(f"{argument}={value!r} ({meaning}) must be a positive number.") from None
+        raise InputError(f"{argument}={shown(value)} ({meaning}) must be a positive number.") from None
     if not (np.isfinite(number) and number > 0):
-        raise InputError(f"{argument}={value!r} ({meaning}) must be positive and finite.")
+        raise InputError(f"{argument}={shown(value)} ({meaning}) must be positive and finite.")
     return number
 
 

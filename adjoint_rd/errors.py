@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 MOST_COUNT = 2**53  # beyond it floats skip whole numbers
+MOST_SHOWN = 160  # characters of a value in a message
 
 
 class AdjointRDError(Exception):
@@ -69,13 +70,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
+def shown(value: Any) -> str:
+    """`value` as messages show it: its `repr`, or of what is large the beginning, of an array its dtype and shape."""
+    if getattr(value, "ndim", 0) and hasattr(value, "dtype"):
+        return f"<array of {value.dtype}, shape {tuple(value.shape)}>"
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 4] + " ..."
+
+
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`; raise an `InputError` that names the argument otherwise."""
     choices = tuple(choices)
     if isinstance(value, str) and value in choices:
         return value
     listed = ", ".join(repr(choice) for choice in choices)
-    raise InputError(f"{argument}={value!r} is not known; use one of {listed}.{did_you_mean(str(value), choices)}")
+    raise InputError(f"{argument}={shown(value)} is not known; use one of {listed}.{did_you_mean(str(value), choices)}")
 
 
 def as_real(value: Any) -> float:
@@ -96,7 +105,7 @@ def check_number(argument: str, value: Any, *, above: float | None = None, least
     if math.isfinite(number) and (above is None or number > above) and (least is None or number >= least):
         return number
     wanted = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
-    raise InputError(f"{argument}={value!r} must be a finite number{wanted}.")
+    raise InputError(f"{argument}={shown(value)} must be a finite number{wanted}.")
 
 
 def check_count(argument: str, value: Any, least: int = 0) -> int:
@@ -106,7 +115,7 @@ def check_count(argument: str, value: Any, least: int = 0) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise InputError(f"{argument}={value!r} must be a whole number >= {least}.") from None
+        raise InputError(f"{argument}={shown(value)} must be a whole number >= {least}.") from None
     if number < least:
         raise InputError(f"{argument}={number} must be >= {least}.")
     if number > MOST_COUNT:

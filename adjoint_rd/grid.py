@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, as_real, check_choice
+from .errors import InputError, as_real, check_choice, shown
 
 BOUNDARIES = ("periodic", "neumann", "dirichlet")
 
@@ -126,7 +126,9 @@ def _check_spacing(name: str, value: Any) -> float:
     except (TypeError, OverflowError):
         number = float("nan")
     if not (np.isfinite(number) and number > 0):
-        raise InputError(f"{name}={value!r} must be a positive finite length, in the unit that the diffusivities use.")
+        raise InputError(
+            f"{name}={shown(value)} must be a positive finite length, in the unit that the diffusivities use."
+        )
     return number
 
 
@@ -134,5 +136,7 @@ def _per_axis(name: str, value: Any, ndim: int, check: Any) -> tuple[Any, ...]:
     several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
     values = tuple(value) if several else (value,) * ndim
     if len(values) != ndim:
-        raise InputError(f"{name}={value!r} has {len(values)} entries; give one, or one for each of the {ndim} axes.")
+        raise InputError(
+            f"{name}={shown(value)} has {len(values)} entries; give one, or one for each of the {ndim} axes."
+        )
     return tuple(check(name, each) for each in values)

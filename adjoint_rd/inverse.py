@@ -48,6 +48,8 @@ CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refus
 DISAGREE = 1e-6  # the probability below which snapshots do not have the same parameters
 MOST_CELLS = 20_000  # more are refined in tiles
 TILE = 64  # cells along each axis, about
+MOST_VALUE = 2.0  # of u and v; more in refused data is pointed out
+LEAST_LAYERS = 8  # of a volume along its first axis: fewer are snapshots or species, not a grid
 CELLS_PER_MODE = 64  # one mode of the drift for so many cells,
 MODES = (48, 128)  # within these limits
 DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the first, see LOOSE_END
@@ -361,6 +363,11 @@ class _Job:
             raise InputError(
                 f"data has shape {np.shape(data)}; it must be a grid of 1 to 3 axes"
                 + ("." if single else f" after a first axis of the {len(self.species)} species.")
+            )
+        if array.ndim == 4 and array.shape[1] < LEAST_LAYERS:
+            raise InputError(
+                f"data of shape {np.shape(data)} would be a volume of {array.shape[1]} layers. For snapshots give "
+                f"snapshots=True, for frames times=, for all species species={self.model.species!r}."
             )
         if np.any(np.isinf(array)):
             raise InputError("data has infinite values; mark missing ones as NaN or in mask.")
@@ -806,6 +813,11 @@ class _Job:
 
     def refuse(self, reason: str) -> Inversion:
         """No success, for this reason."""
+        largest = float(np.max(np.abs(self.values), initial=0.0))
+        if self.model.name == "gray_scott" and largest > MOST_VALUE:
+            reason = (
+                f"{reason.rstrip('.')}. The data go up to {largest:.3g}: levels of an image, or percent? Give scale=."
+            )
         nothing = dict.fromkeys(self.free, float("nan"))
         return Inversion(
             {**nothing, **self.known},

@@ -23,7 +23,7 @@ from . import files
 from . import losses as losses_module
 from .arrays import as_real_array
 from .bifurcations import Line, blue_state, boundaries, turing_excess
-from .errors import CheckpointError, DivergenceError, InputError, StabilityError, attach_result, check_count
+from .errors import CheckpointError, DivergenceError, InputError, StabilityError, attach_result, check_count, shown
 from .simulation import Simulation
 
 FILE_FORMAT, FILE_VERSION = "adjoint_rd.landscape", 2
@@ -154,7 +154,7 @@ class _Scan:
             raise InputError("starts is empty; give at least one initial state (S, *shape).")
         self.axes = _check_axes(axes)
         if not isinstance(params, Mapping):
-            raise InputError(f"params={params!r} must be a dict of all parameters that are not in axes.")
+            raise InputError(f"params={shown(params)} must be a dict of all parameters that are not in axes.")
         every = {**params, **{name: float(axis[0]) for name, axis in self.axes.items()}}
         checked = sim.check_params(every, "params and axes")
         fields = [name for name, value in checked.items() if isinstance(value, np.ndarray)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import as_array, as_real_array, as_species
-from .errors import InputError, check_count
+from .errors import InputError, check_count, shown
 
 
 class L2:
@@ -207,12 +207,13 @@ def __getattr__(name: str) -> Any:
 def check_loss(loss: Any, argument: str = "loss") -> None:
     """Raise an `InputError` unless `loss` has ``value`` and ``seed``."""
     if isinstance(loss, type):
-        raise InputError(f"{argument}={loss!r} is a class; make one of it, such as losses.L2(target).")
+        raise InputError(f"{argument}={shown(loss)} is a class; make one of it, such as losses.L2(target).")
     missing = [name for name in ("value", "seed") if not callable(getattr(loss, name, None))]
     if missing:
+        hint = f" Did you mean losses.L2({argument})?" if getattr(loss, "ndim", 0) else ""
         raise InputError(
-            f"{argument}={loss!r} has no {' and no '.join(missing)}; a loss has value(y) and seed(y) = dL/dy, "
-            "see adjoint_rd.losses."
+            f"{argument}={shown(loss)} has no {' and no '.join(missing)}; a loss has value(y) and seed(y) = dL/dy, "
+            f"see adjoint_rd.losses.{hint}"
         )
 
 

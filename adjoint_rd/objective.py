@@ -13,7 +13,7 @@ import numpy as np
 
 from . import losses, transforms
 from .arrays import as_array, as_real_array
-from .errors import DivergenceError, InputError, StabilityError, check_choice, check_count, did_you_mean
+from .errors import DivergenceError, InputError, StabilityError, check_choice, check_count, did_you_mean, shown
 from .simulation import Simulation
 
 BOX_MARGIN = 0.95  # the stable box ends at this fraction of the diffusivity where pure diffusion becomes unstable
@@ -104,7 +104,9 @@ class Objective:
         sim._window_start(self.steps, window)
         losses.by_step(loss, self.steps)
         if penalty is not None and not all(callable(getattr(penalty, name, None)) for name in ("value", "gradient")):
-            raise InputError(f"penalty={penalty!r} has no value(params) and gradient(params), see penalties.Gaussian.")
+            raise InputError(
+                f"penalty={shown(penalty)} has no value(params) and gradient(params), see penalties.Gaussian."
+            )
         self.penalty = penalty
         self.on_unstable = check_choice("on_unstable", on_unstable, ("continue", "raise"))
         self.checkpoints = checkpoints

@@ -13,10 +13,26 @@ from .paths import source, target
 
 FORMAT = "adjoint_rd.run"
 VERSION = 1
+MOST_SHOWN = 8  # items of an array that a `repr` writes out
 
 
-@dataclass(frozen=True)
-class Run:
+class _Brief:
+    """A dataclass whose `repr` gives the type and shape of its arrays in place of their numbers."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in vars(self).items())})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.size > MOST_SHOWN:
+        return f"<array of {value.dtype}, shape {value.shape}>"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name!r}: {_brief(each)}" for name, each in value.items()) + "}"
+    return repr(value)
+
+
+@dataclass(frozen=True, repr=False)
+class Run(_Brief):
     """States of a run.
 
     Attributes
@@ -67,8 +83,8 @@ class Run:
         write_archive(path, FORMAT, VERSION, content, arrays)
 
 
-@dataclass(frozen=True)
-class SteadyRun:
+@dataclass(frozen=True, repr=False)
+class SteadyRun(_Brief):
     """Where `Simulation.run_to_steady` got to.
 
     Of a batch, each attribute is an array with B as its first axis.
@@ -89,8 +105,8 @@ class SteadyRun:
     converged: Any
 
 
-@dataclass(frozen=True)
-class Gradient:
+@dataclass(frozen=True, repr=False)
+class Gradient(_Brief):
     """A loss and its derivatives.
 
     Attributes
@@ -107,8 +123,8 @@ class Gradient:
     initial: np.ndarray
 
 
-@dataclass(frozen=True)
-class Tangent:
+@dataclass(frozen=True, repr=False)
+class Tangent(_Brief):
     """A final state and its derivative along a direction, both (S, *shape)."""
 
     final: np.ndarray

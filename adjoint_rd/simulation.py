@@ -20,6 +20,7 @@ from .errors import (
     as_real,
     check_choice,
     check_count,
+    shown,
 )
 from .execution import Executor, available_threads
 from .grid import Grid
@@ -709,7 +710,7 @@ class Simulation:
 
     def _check_direction(self, params: dict[str, Any], direction: Mapping[str, Any] | None) -> dict[str, Any]:
         if direction is not None and not isinstance(direction, Mapping):
-            raise InputError(f"direction={direction!r} must be a dict {{name: number, or array for a field}}.")
+            raise InputError(f"direction={shown(direction)} must be a dict {{name: number, or array for a field}}.")
         checked = {}
         for name, value in (direction or {}).items():
             self.model.check_names({**params, name: value}, "direction")

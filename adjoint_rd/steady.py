@@ -35,7 +35,7 @@ from scipy.sparse import linalg as iterative
 
 from . import transforms
 from .arrays import as_dict, as_names, as_real_array
-from .errors import AdjointRDError, InputError, check_choice, check_count, check_number, did_you_mean
+from .errors import AdjointRDError, InputError, check_choice, check_count, check_number, did_you_mean, shown
 from .losses import check_loss
 from .simulation import Simulation
 from .sparse import LU, Spectral, System
@@ -89,7 +89,9 @@ class SteadyState:
     drift : float
         max |T s|: how fast the pattern still creeps, in units of the state over time; 0.0 without null modes.
     iterations : int
+    tol : float
     converged : bool
+        Whether `rate` is at most `tol`; derivatives are refused (`SteadyError`) if not.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class SteadyState:
         creep = self.modes @ (self.modes.T @ residual)
         self.rate = float(np.max(np.abs(residual - creep)))
         self.drift = float(np.max(np.abs(creep)))
-        self.converged = self.rate <= tol
+        self.tol, self.converged = tol, self.rate <= tol
         self._solve: Any = None
 
     def solve(self, b: np.ndarray, transpose: bool = False) -> np.ndarray:
@@ -123,8 +125,18 @@ class SteadyState:
             self._solve = _factor(self.system, self.state.ravel(), self.params, self.modes, self.solver)
         return self._solve(b, transpose)
 
+    def _check_converged(self) -> None:
+        if not self.converged:
+            raise SteadyError(
+                f"the state is not steady: its rate {self.rate:.2g} is above tol={self.tol:g}, and derivatives of a "
+                "steady state are wrong there. Start nearer to one (steps=...), allow more max_iterations, or give the "
+                "tol that is good enough.",
+                self.state,
+            )
+
     def tangent(self, direction: Mapping[str, Any]) -> np.ndarray:
         """The derivative of the state, (S, *shape), along a direction {name: float, or array for a field}."""
+        self._check_converged()
         return self.solve(-self._along(direction)).reshape(self.state.shape)
 
     def _along(self, direction: Mapping[str, Any]) -> np.ndarray:
@@ -173,6 +185,7 @@ class SteadyState:
         SteadyGradient
         """
         check_loss(loss)
+        self._check_converged()
         seed = np.asarray(loss.seed(self.state), dtype=np.float64)
         if seed.shape != self.state.shape:
             raise InputError(f"the loss returned a seed of shape {seed.shape}; it must be {self.state.shape}.")
@@ -190,7 +203,7 @@ class SteadyState:
         It is the Hessian product without the curvature of y(p). `loss` needs ``seed_tangent(y, t) = L_yy t``.
         """
         if not callable(getattr(loss, "seed_tangent", None)):
-            raise InputError(f"loss={loss!r} has no seed_tangent(y, t); Gauss-Newton products need it.")
+            raise InputError(f"loss={shown(loss)} has no seed_tangent(y, t); Gauss-Newton products need it.")
         curved = loss.seed_tangent(self.state, self.tangent(direction))
         pulled = self._pull_params(self.solve(np.ravel(curved), transpose=True))
         return {name: -pulled[name] for name in self.sim.model.names}
@@ -463,6 +476,22 @@ class SteadyObjective:
         """The length of x."""
         return len(self.free)
 
+    @property
+    def blocks(self) -> dict[str, slice]:
+        """Where each free parameter is in x."""
+        return {name: slice(n, n + 1) for n, name in enumerate(self.free)}
+
+    @property
+    def bounds(self) -> list[tuple[float | None, float | None]]:
+        """(low, high) for each item of x: diffusivities >= 0, open otherwise."""
+        least = {name: 0.0 for name in self.sim.model.diffusivities}
+        pairs = zip(self.free, self.transforms, strict=True)
+        return [(least.get(name) if transform.accepts(-1.0) else None, None) for name, transform in pairs]
+
+    def frozen_at(self, x: Any) -> tuple[SteadyObjective, np.ndarray]:
+        """Itself and x, as `Objective.frozen_at` for an objective without a window; for `adjoint_rd.validate`."""
+        return self, self._check_x(x)
+
     def pack(self, **values: float) -> np.ndarray:
         """The vector x of these values of the free parameters."""
         if set(values) != set(self.free):
@@ -481,9 +510,9 @@ class SteadyObjective:
         return {name: {**self.fixed, **values}[name] for name in self.sim.model.names}
 
     def _check_x(self, x: Any) -> np.ndarray:
-        x = np.array(x, dtype=np.float64)
+        x = np.array(as_real_array("x", x), dtype=np.float64)
         if x.shape != (self.size,) or not np.all(np.isfinite(x)):
-            raise InputError(f"x={x!r} must be {self.size} finite numbers, for {', '.join(self.free)}.")
+            raise InputError(f"x={shown(x)} must be {self.size} finite numbers, for {', '.join(self.free)}.")
         return x
 
     def _slopes(self, x: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import losses, models
 from .arrays import as_generator, as_real_array
-from .errors import InputError, check_count, check_number
+from .errors import AdjointRDError, InputError, check_count, check_number, shown
 from .grid import Grid
 from .objective import Objective, SumObjective
 from .simulation import Simulation
@@ -310,7 +310,7 @@ def taylor(
 
     Parameters
     ----------
-    obj : Objective or SumObjective
+    obj : Objective, SumObjective or SteadyObjective
     x : array_like (n,)
     hessian : bool
         Include the Hessian product: order 3 instead of 2.
@@ -327,11 +327,12 @@ def taylor(
     TaylorReport
         With the orders of the three smallest steps whose remainders are well above rounding.
     """
-    x = np.asarray(x, dtype=np.float64)
-    obj, x = obj.frozen_at(x)
+    obj, x = _frozen(obj, x)
     rng = as_generator(rng)
     v = rng.standard_normal(x.shape) if direction is None else np.array(as_real_array("direction", direction), float)
     v = v / np.linalg.norm(v)
+    if hessian and not callable(getattr(obj, "hessp", None)):
+        raise InputError(f"a {type(obj).__name__} has no Hessian products; use hessian=False.")
     value, gradient = obj.value_and_grad(x)
     slope = float(gradient @ v)
     curvature = float(v @ obj.hessp(x, v)) if hessian else 0.0
@@ -361,10 +362,10 @@ def finite_difference(
 
     Parameters
     ----------
-    obj : Objective or SumObjective
+    obj : Objective, SumObjective or SteadyObjective
     x : array_like (n,)
     step_sizes : sequence of float, optional
-        In units of x; by default 1e-1 to 1e-9.
+        In units of x; by default 1e-1 to 1e-9. Those at which the objective cannot be computed count as NaN.
     rng : int or numpy Generator
         For fields and initial states, which are differenced along one random direction each.
     tolerance : float, optional
@@ -374,8 +375,7 @@ def finite_difference(
     -------
     DifferenceReport
     """
-    x = np.asarray(x, dtype=np.float64)
-    obj, x = obj.frozen_at(x)
+    obj, x = _frozen(obj, x)
     single = _rounding(obj) < 1e-10
     step_sizes = np.logspace(-1, -9, 17) if step_sizes is None else np.asarray(step_sizes, dtype=float)
     tolerance = _tolerance(tolerance, 1e-6 if single else 2e-2)
@@ -385,9 +385,9 @@ def finite_difference(
     rows, errors = [], {}
     for name, v in _directions(obj, rng):
         claimed = float(gradient @ v)
-        found = np.array([(obj.value(x + h * v) - obj.value(x - h * v)) / (2 * h) for h in step_sizes])
+        found = np.array([_central(obj, x, h, v) for h in step_sizes])
         curve = np.abs(found - claimed) / max(abs(claimed), scale)
-        best = int(np.argmin(curve))
+        best = int(np.argmin(np.where(np.isnan(curve), np.inf, curve)))
         rows.append(Row(name, claimed, float(found[best]), float(curve[best]), tolerance))
         errors[name] = tuple(map(float, curve))
     return DifferenceReport(
@@ -419,8 +419,9 @@ def complex_step(obj: Any, x: Any, *, rng: Any = 0, tolerance: float | None = No
     -------
     Report
     """
-    x = np.asarray(x, dtype=np.float64)
-    obj, x = obj.frozen_at(x)
+    obj, x = _frozen(obj, x)
+    if not isinstance(obj, (Objective, SumObjective)):
+        raise InputError(f"complex_step repeats a run; a {type(obj).__name__} has no run. Use taylor.")
     tolerance = _tolerance(tolerance, 1e-12 if _rounding(obj) < 1e-10 else 1e-3)
     gradient = obj.grad(x)
     scale = 1e-6 * float(np.max(np.abs(gradient))) or 1.0
@@ -430,6 +431,20 @@ def complex_step(obj: Any, x: Any, *, rng: Any = 0, tolerance: float | None = No
         found = sum(_complex_derivative(each, x, v) for each in _parts(obj))
         rows.append(Row(name, claimed, found, abs(claimed - found) / max(abs(claimed), scale), tolerance))
     return Report("complex step", tuple(rows), ("gradient", "complex step"))
+
+
+def _frozen(obj: Any, x: Any) -> tuple[Any, np.ndarray]:
+    if not callable(getattr(obj, "frozen_at", None)):
+        raise InputError(f"obj={shown(obj)} must be an Objective, a sum of them or a SteadyObjective.")
+    return obj.frozen_at(x)
+
+
+def _central(obj: Any, x: np.ndarray, h: float, v: np.ndarray) -> float:
+    """The central difference along v; NaN where the objective raises."""
+    try:
+        return (obj.value(x + h * v) - obj.value(x - h * v)) / (2 * h)
+    except (AdjointRDError, ArithmeticError):
+        return float("nan")
 
 
 def _complex_derivative(obj: Objective, x: np.ndarray, v: np.ndarray) -> float:

@@ -165,6 +165,13 @@ def test_a_callback_that_raises_brings_the_best_point():
         (np.ones((32, 32)), dict(model="gs"), r"model='gs' is not known"),
         (np.ones((32, 32)), dict(spacing=0), r"spacing=0 must be a positive finite length"),
         (np.ones((32, 32)), dict(noise=-1), r"noise=-1 must be a finite number >= 0"),
+        (np.ones((32, 32)), dict(noise="auto"), r"noise='auto' must be a finite number"),
+        (np.ones((32, 32)), dict(scale="unknown"), r"scale='unknown' must be a finite number"),
+        (np.ones((32, 32)), dict(bounds=dict(F=0.05)), r"bounds\['F'\]=0.05 must be a sequence of real numbers"),
+        (np.ones((32, 32)), dict(bounds=dict(F=(0.05, 0.04))), r"bounds\['F'\]=\(0.05, 0.04\) must be \(low, high\)"),
+        (np.ones((32, 32)), dict(bounds=dict(F=("a", 1))), r"bounds\['F'\]=\('a', 1\) must be a sequence of real"),
+        (np.ones((32, 32)), dict(start=dict(F="a")), r"start\['F'\]='a' must be a finite number"),
+        (np.ones((3, 32, 32)), {}, r"volume of 3 layers. For snapshots give snapshots=True, for frames times="),
         (np.ones((32, 32)), dict(mask=np.ones((2, 2), bool)), r"mask has .* shape \(2, 2\); it must be bool"),
     ],
 )
@@ -176,6 +183,11 @@ def test_a_uniform_image_is_no_pattern():
     found = rd.invert(np.full((24, 24), 0.3))
     assert not found.success and "uniform" in found.message
     assert all(math.isnan(value) for value in found.params.values())
+
+
+def test_levels_of_an_image_are_pointed_out():
+    found = rd.invert(np.full((24, 24), 77, dtype=np.uint8))
+    assert "up to 77: levels of an image, or percent? Give scale=" in found.message
 
 
 def test_a_constant_target_is_fitted_as_any_other():

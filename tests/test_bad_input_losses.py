@@ -141,3 +141,13 @@ def test_a_least_squares_loss_refuses(options, words):
 def test_a_trajectory_refuses_what_is_no_dict_of_steps_and_losses(given):
     with pytest.raises(rd.InputError, match=r"dict \{step: loss\}|step=|the loss of step 2=5 has no value"):
         rd.losses.Trajectory(given)
+
+
+def test_an_array_for_a_loss_is_not_written_out():
+    words = r"<array of float64, shape \(2, 5, 6\)>.*Did you mean losses.L2"
+    refused(words, lambda: SIM.gradient(Y0, PARAMS, Y0, steps=1))
+
+
+def test_species_by_name():
+    refused("must be indices, not names", lambda: rd.losses.L2(Y0[1], species="v"))
+    refused("must be indices, not names", lambda: rd.losses.Moments(Y0[1], species=["v"]))

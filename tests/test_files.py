@@ -98,3 +98,14 @@ def test_a_lock_that_was_held_at_a_fork_is_refused_in_the_child(monkeypatch):
         pass
     with pytest.raises(rd.BackendError, match=r"forked while a thread .*get_context\('spawn'\)"):
         held.__enter__()
+
+
+@pytest.mark.parametrize("count", [None, 20])
+def test_what_is_printed_of_results_is_short(count):
+    sim = rd.Simulation("gray_scott", rd.Grid((5, 6)), dt=0.5)
+    y0 = np.ones((2, 5, 6)) if count is None else np.ones((count, 2, 5, 6))
+    params = dict(Du=0.16, Dv=0.08, F=np.full((5, 6), 0.035), k=0.065)
+    found = sim.gradient(y0, params, rd.losses.L2(np.zeros((2, 5, 6))), steps=2)
+    assert "initial=<array of float64, shape" in repr(found)
+    for result in (found, sim.run(y0, params, steps=2), sim.run_to_steady(y0, params, max_steps=2)):
+        assert len(repr(result)) < 600

@@ -297,8 +297,17 @@ def test_files_hold_no_pickles_and_other_files_are_refused(tmp_path):
         minimize(bowl, np.zeros(3), method="gd", checkpoint=file, resume=True)
     with pytest.raises(rd.CheckpointError, match="shape"):
         minimize(rosenbrock, np.zeros(2), tol=0.0, checkpoint=file, resume=True)
-    with pytest.warns(UserWarning, match="another problem"):
-        minimize(lambda x: (bowl(x)[0] + 1, bowl(x)[1]), np.zeros(3), tol=0.0, maxiter=4, checkpoint=file, resume=True)
+    for more, refused in (1.0, True), (1e-9, False):
+
+        def higher(x, more=more):
+            return bowl(x)[0] + more, bowl(x)[1]
+
+        with (
+            pytest.raises(rd.CheckpointError, match="of another problem: fun is")
+            if refused
+            else pytest.warns(UserWarning, match="other rounding")
+        ):
+            minimize(higher, np.zeros(3), tol=0.0, maxiter=4, checkpoint=file, resume=True)
     file.write_bytes(b"not a checkpoint")
     files.previous(file).unlink()
     with pytest.raises(rd.CheckpointError, match="not a checkpoint"):

@@ -131,6 +131,31 @@ def test_steady_objective_recovers_parameters_with_scipy():
     np.testing.assert_allclose(obj.gauss_newton(x0, v), J.T @ (J @ v), rtol=1e-8)
 
 
+def test_a_steady_objective_is_validated_as_any_other():
+    sim = simulation("neumann")
+    near = sim.run_to_steady(sim.initial_state("square", rng=2, size=8), SPOTS, tol=1e-6, max_steps=60_000).final
+    obj = rd_objective(sim, near, Invariant())
+    x = obj.pack(**SPOTS)
+    assert obj.bounds == [(None, None)] * 4
+    assert rd.validate.taylor(obj, x, largest_step=1e-3).passed
+    checked = rd.validate.finite_difference(obj, x, step_sizes=[1e6, 1e-4, 1e-5])
+    assert checked.passed and np.isnan([curve[0] for curve in checked.errors.values()]).all()
+    for call in (lambda: rd.validate.complex_step(obj, x), lambda: rd.validate.taylor(obj, x, hessian=True)):
+        with pytest.raises(rd.InputError, match="SteadyObjective has no"):
+            call()
+
+
+def test_a_state_that_is_not_steady_has_no_derivatives(spots):
+    sim, near = spots
+    found = steady.find(sim, near, SPOTS, max_iterations=0)
+    assert not found.converged
+    for call in (lambda: found.gradient(Invariant()), lambda: found.tangent({"F": 1.0})):
+        with pytest.raises(steady.SteadyError, match=r"not steady: its rate .* is above tol=1e-10"):
+            call()
+    loose = steady.find(sim, near, SPOTS, max_iterations=0, tol=2.0 * found.rate)
+    assert np.isfinite(loose.gradient(Invariant()).value)
+
+
 def test_krylov_solves_what_the_direct_solver_solves(spots):
     sim, near = spots
     direct = steady.find(sim, near, SPOTS)
@@ -214,6 +239,7 @@ def test_walls_add_twice_their_value_over_the_spacing_squared():
     "call, words",
     [
         (lambda sim, y: steady.find(sim, y, SPOTS, tol=-1.0), "tol=-1.0"),
+        (lambda sim, y: rd.validate.taylor(steady.find, [0.0]), "must be an Objective"),
         (lambda sim, y: steady.find(sim, y, SPOTS, modes=np.ones((3, 1))), "modes has shape"),
         (lambda sim, y: steady.find(sim, y, SPOTS, solver="magic"), "solver='magic'"),
         (lambda sim, y: steady.SteadyObjective(sim, y, Invariant(), free=("Du", "q")), "'q'"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import as_real_array
-from ..errors import AdjointRDError, InputError, as_real
+from ..errors import AdjointRDError, InputError, as_real, shown
 from ..guards import Limit, check_guards, default_guards, first_alarm
 
 
@@ -27,7 +27,7 @@ class GuardedFunction:
             bound = getattr(fun, "__self__", None)
             owner = bound if callable(getattr(bound, "value_and_grad", None)) else fun
         else:
-            raise InputError(f"fun={fun!r} must be an Objective or a function x -> (value, gradient).")
+            raise InputError(f"fun={shown(fun)} must be an Objective or a function x -> (value, gradient).")
         self.owner = owner
         if abnormal is not None and not callable(abnormal):
             raise InputError(f"abnormal={abnormal!r} must be a function of x, the value and the gradient.")
@@ -45,7 +45,7 @@ class GuardedFunction:
     def _pair(found: Any) -> tuple[float, np.ndarray]:
         """(value, gradient) as the loop uses them."""
         if not isinstance(found, Sequence) or len(found) != 2:
-            raise InputError(f"fun returned {found!r}; it must return (value, gradient).")
+            raise InputError(f"fun returned {shown(found)}; it must return (value, gradient).")
         try:
             value = as_real(found[0])
         except (TypeError, OverflowError):

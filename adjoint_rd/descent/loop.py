@@ -19,6 +19,7 @@ from .update_rules import RULES
 
 FIRST_MOVE = 0.1  # what the first step changes x by, at most, when no learning rate is given
 ADAM_RATE = 0.02
+OTHER_PROBLEM = 1e-3  # change of the value at a checkpoint's point, over the largest value so far, that is no rounding
 
 STATUS = {
     0: "Converged: the projected gradient is at most tol.",
@@ -120,10 +121,15 @@ class Descent:
             value, _ = self.function(state.x)
         except Abnormal as error:
             raise CheckpointError(f"{file.path} holds a point where fun is abnormal now: {error}.") from None
+        if abs(value - state.value) > OTHER_PROBLEM * max(map(abs, (state.value, *self.history["value"]))):
+            raise CheckpointError(
+                f"{file.path} is of another problem: fun is {value:.6g} at its point, not {state.value:.6g} (another "
+                "loss, initial state or fixed parameter). Delete it, or use the same."
+            )
         if value != state.value:
             warnings.warn(
-                f"fun is {value!r} where the checkpoint {file.path} says {state.value!r}: it is another problem, or "
-                "computes with other rounding here; the continued run will not be the same to the last bit.",
+                f"fun is {value!r} where the checkpoint {file.path} says {state.value!r}: it computes with other "
+                "rounding here, or is a slightly different one; the run will not be the same to the last bit.",
                 stacklevel=4,
             )
         return state

@@ -91,7 +91,8 @@ def unsteady(rate: float, reaction: float) -> str | None:
     if rate > MOST_RATE * reaction:
         return (
             f"the equation's residual is {100 * rate / max(reaction, 1e-300):.1f} % of the reaction (at most "
-            f"{100 * MOST_RATE:g} %): the pattern is still moving, or it is not one of this model."
+            f"{100 * MOST_RATE:g} %): the pattern is still moving, or it is not one of this model, or what is given is "
+            "wrong (scale, boundary, known values)."
         )
     return None
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import as_real_array, as_species
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, shown
 
 
 class Statistic:
@@ -108,7 +108,7 @@ def _check_sigma(sigma: Any, found: np.ndarray) -> Any:
         return np.maximum(spread, 1e-2 * spread.max() or 1.0)
     array = np.array(as_real_array("sigma", sigma), dtype=np.float64)
     if not np.all(np.isfinite(array)) or not np.all(array > 0):
-        raise InputError(f"sigma={sigma!r} must be positive and finite.")
+        raise InputError(f"sigma={shown(sigma)} must be positive and finite.")
     try:
         np.broadcast_to(array, found.shape[1:])
     except ValueError:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import as_numbers
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..losses import check_loss
 
 
@@ -23,7 +23,7 @@ class Weighted:
 
     def __init__(self, losses: Sequence[Any], weights: Sequence[float]):
         if not isinstance(losses, Sequence):
-            raise InputError(f"losses={losses!r} must be a sequence of losses.")
+            raise InputError(f"losses={shown(losses)} must be a sequence of losses.")
         self.losses = tuple(losses)
         self.weights = as_numbers("weights", weights)
         if not self.losses or len(self.losses) != len(self.weights):
@@ -33,7 +33,7 @@ class Weighted:
         for loss, weight in zip(self.losses, self.weights, strict=True):
             check_loss(loss, "losses")
             if not 0.0 <= weight < math.inf:
-                raise InputError(f"weights={weights!r} must be finite and >= 0.")
+                raise InputError(f"weights={shown(weights)} must be finite and >= 0.")
 
     def _parts(self) -> Any:
         return [(loss, weight) for loss, weight in zip(self.losses, self.weights, strict=True) if weight > 0.0]
