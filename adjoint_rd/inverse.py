@@ -156,8 +156,10 @@ def invert(
     mask : array_like of bool, optional
         True where the data count. Where they do not, the equation is not assumed to hold either.
     scale : float or None
-        The species is ``scale * data``. None: unknown; then only combinations are determined
-        (`Inversion.combinations`), unless `known` has one more fact. Gray-Scott only.
+        The species is ``scale * data``. It must be right: of v alone, a pattern of Gray-Scott times a constant is one
+        of other parameters, so that a wrong scale gives wrong parameters and looks like a success. None:
+        unknown; then only combinations are determined (`Inversion.combinations`), unless `known` has one more fact.
+        Gray-Scott only.
     species : str or sequence of str, optional
         What is observed, by default the last species of the model.
     boundary : {"periodic", "neumann", "cropped"}

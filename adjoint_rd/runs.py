@@ -28,6 +28,8 @@ def _brief(value: Any) -> str:
         return f"<array of {value.dtype}, shape {value.shape}>"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name!r}: {_brief(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list) and len(value) > 1:
+        return f"[{_brief(value[0])}, ... {len(value)} in all]"
     return repr(value)
 
 

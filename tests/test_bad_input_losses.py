@@ -123,7 +123,7 @@ def test_a_linear_loss_refuses(weights, words):
         (dict(target=MASKED), r"target is masked; give its data, and mask=~numpy.ma.getmaskarray\(target\)"),
         (dict(target=Y0, species=[0, 0]), r"species=\[0, 0\] names one twice"),
         (dict(target=Y0, species=[0]), r"target has 2 species on its first axis, species=\[0\] names 1"),
-        (dict(target=Y0[0], species="u"), r"species='u' must be a whole number"),
+        (dict(target=Y0[0], species="u"), r"species='u' must be indices, not names"),
         (dict(target=Y0[0], species=-1), r"species=-1 must be >= 0"),
         (dict(target=Y0, sigma=0.0), r"sigma=.* must be positive"),
         (dict(target=Y0, sigma=-HOLED), r"sigma, of shape \(2, 5, 6\), must be positive"),

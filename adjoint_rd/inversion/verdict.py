@@ -20,6 +20,7 @@ from .cleanup import Spectrum
 LEAST_PEAK = 12.0  # of the spectrum, over the noise
 MOST_RATE = 5e-3  # of y_t against the reaction, root mean squares: more is not steady, or not this model
 MOST_CHI2 = 1.3
+GIVEN = "what was given (boundary=, scale=, offset=, known=)"
 RUN_TIME = 200.0
 MOST_CHANGE = 0.05  # of the pattern's standard deviation in that time, beyond what its rate explains
 
@@ -50,9 +51,8 @@ def too_rough(fit: Any, spectrum: Spectrum, given: bool, count: int, model: Mode
     allowed = 1.1 if given else 1.1 + 6.0 / np.sqrt(count)
     if fit.noise * np.sqrt(fit.chi2) > allowed * spectrum.noise > 0.0 and fit.noise > 2e-5 * np.max(np.abs(fit.state)):
         return (
-            f"no steady pattern of {model.name} fits: the misfit, {fit.noise * np.sqrt(fit.chi2):.3g}, is more than "
-            "the noise "
-            f"of {spectrum.noise:.3g}. Either the image is none, or scale= is wrong."
+            f"no steady pattern of {model.name} fits: the misfit, {fit.noise * np.sqrt(fit.chi2):.3g}, is more than the "
+            f"noise of {spectrum.noise:.3g}. Either the image is none, or {GIVEN} is wrong."
         )
     return None
 
@@ -91,8 +91,7 @@ def unsteady(rate: float, reaction: float) -> str | None:
     if rate > MOST_RATE * reaction:
         return (
             f"the equation's residual is {100 * rate / max(reaction, 1e-300):.1f} % of the reaction (at most "
-            f"{100 * MOST_RATE:g} %): the pattern is still moving, or it is not one of this model, or what is given is "
-            "wrong (scale, boundary, known values)."
+            f"{100 * MOST_RATE:g} %): the pattern is still moving, or it is not one of this model, or {GIVEN} is wrong."
         )
     return None
 
@@ -102,9 +101,8 @@ def misfit(fit: Any, model: Model) -> str | None:
     spread = np.sqrt(2.0 / max(np.size(fit.state) / len(model.species), 1.0))
     if fit.chi2 > MOST_CHI2 + 4.0 * spread:
         return (
-            f"no steady pattern of {model.name} fits: the misfit is {np.sqrt(fit.chi2):.2f} times the noise. Either "
-            "it is "
-            "not one, or the noise is larger than given, or scale= is wrong."
+            f"no steady pattern of {model.name} fits: the misfit is {np.sqrt(fit.chi2):.2f} times the noise. Either it "
+            f"is not one, or the noise is larger than given, or {GIVEN} is wrong."
         )
     return None
 
