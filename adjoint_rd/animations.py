@@ -21,7 +21,7 @@ __all__ = ["check_path", "runs", "slices", "training", "write"]
 
 
 def runs(
-    states: Mapping[str, np.ndarray] | np.ndarray,
+    states: Mapping[str, Any] | Any,
     path: Any,
     *,
     species: int = -1,
@@ -34,7 +34,7 @@ def runs(
 
     Parameters
     ----------
-    states : ndarray (n, S, rows, columns), or dict {label: ndarray}
+    states : ndarray (n, S, rows, columns) or Run, or dict {label: one of these}
         Runs of different length stay at their last state.
     path : path
         .gif (needs nothing else), or .mp4 (needs ffmpeg).
@@ -52,7 +52,7 @@ def runs(
     by_label = states if isinstance(states, Mapping) else {"": states}
     if not by_label:
         raise InputError("states is empty; give {label: states (n, S, rows, columns)}.")
-    shown = {label: _species(label, run, species) for label, run in by_label.items()}
+    shown = {label: _species(label, getattr(run, "states", run), species) for label, run in by_label.items()}
     check_choice("colormap", colormap, tuple(colormaps))
     scale = check_count("scale", scale, 1)
     if limits is not None:

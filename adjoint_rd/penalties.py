@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import as_real_array
-from .errors import InputError
+from .errors import InputError, did_you_mean
 
 
 class Gaussian:
@@ -40,11 +40,17 @@ class Gaussian:
         self.mean = dict(mean)
         self.stderr = dict(stderr)
 
+    def _departure(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """p - mean."""
+        for name in self.mean:
+            if name not in params:
+                known = ", ".join(params)
+                raise InputError(f"penalty has {name!r}; the parameters are {known}.{did_you_mean(name, params)}")
+        return {name: params[name] - np.asarray(self.mean[name]) for name in self.mean}
+
     def misfit(self, params: Mapping[str, Any]) -> np.ndarray:
         """(p - mean) / stderr as a vector."""
-        return np.concatenate(
-            [np.ravel((params[name] - np.asarray(self.mean[name])) / self.stderr[name]) for name in self.mean]
-        )
+        return np.concatenate([np.ravel(d / self.stderr[name]) for name, d in self._departure(params).items()])
 
     def misfit_tangent(self, params: Mapping[str, Any], direction: Mapping[str, Any]) -> np.ndarray:
         """dp / stderr as a vector."""
@@ -60,7 +66,7 @@ class Gaussian:
 
     def gradient(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Its derivative."""
-        return {name: (params[name] - np.asarray(self.mean[name])) / np.square(self.stderr[name]) for name in self.mean}
+        return {name: d / np.square(self.stderr[name]) for name, d in self._departure(params).items()}
 
     def hessian_product(self, params: Mapping[str, Any], direction: Mapping[str, Any]) -> dict[str, Any]:
         """Its second derivative along a direction."""

@@ -23,6 +23,13 @@ def test_a_run(tmp_path):
     assert sizes(tmp_path / "one.gif") == (5, (36, 48))
 
 
+def test_a_run_as_simulation_gives_it(tmp_path):
+    sim = rd.Simulation("gray_scott", rd.Grid((8, 6)), dt=0.5)
+    run = sim.run(np.ones((2, 8, 6)), dict(Du=0.16, Dv=0.08, F=0.035, k=0.065), steps=4, save_every=2)
+    animations.runs({"all": run}, tmp_path / "one.gif", scale=1)
+    assert sizes(tmp_path / "one.gif")[0] == 3
+
+
 def test_runs_side_by_side_of_different_length(tmp_path):
     animations.runs({"one": STATES, "other": STATES[:3]}, tmp_path / "two.gif", scale=2)
     assert sizes(tmp_path / "two.gif") == (5, (2 * 24 + 4, 32 + 16))

@@ -138,6 +138,12 @@ def test_prior_knowledge_is_refused(mean, stderr, words):
     refused(words, lambda: penalties.Gaussian(mean, stderr))
 
 
+def test_prior_knowledge_of_an_unknown_parameter_is_refused():
+    prior = penalties.Gaussian({"f": 0.03}, {"f": 0.1})
+    for function in (prior.misfit, prior.value, prior.gradient):
+        refused(r"penalty has 'f'; the parameters are Du, Dv, F, k. Did you mean 'F'", lambda: function(PARAMS))  # noqa: B023
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -236,6 +236,21 @@ def test_fit_prints_truth_estimate_and_error(call, frames):
     assert fitted.fields.shape == (4, 2, 16, 12) and fitted.times.tolist() == [0, 5, 10, 15]
 
 
+def test_a_run_of_this_library_is_fitted_on_its_own_grid_by_its_own_steps(call, frames):
+    code, out, _ = call("fit", frames, "--out", "here")
+    assert code == 0 and "its own dt=0.25" in out and "20 steps per interval" in out
+    found = json.loads(Path("here/fit.json").read_text())
+    assert [each["refine"] for each in found["refinements"]] == [1]
+    assert max(abs(error) for error in found["error_percent"].values()) < 1e-3
+
+
+def test_frames_with_walls_are_not_refined_unless_asked(call, frames):
+    run = rd.load(frames)
+    np.savez("walls.npz", fields=run.states, times=run.steps * run.dt, spacing=1.0)
+    code, _, err = call("fit", "walls.npz", "--boundary", "neumann", "--frames", 2)
+    assert code in (0, 1) and "Fourier" not in err
+
+
 def test_fit_of_an_array_that_says_nothing(call, frames):
     np.save("frames.npy", rd.load(frames).states)
     code, _, err = call("fit", "frames.npy", "--refine", 1)

@@ -26,7 +26,7 @@ is compared with the later ones and improved by L-BFGS-B with the adjoint's grad
 the diffusivities. --refine R starts from the first frame interpolated (Fourier) to a grid R times finer and compares
 every R-th cell; two values of R give an extrapolation and an estimate of the discretisation error. Frames of a
 simulation on the same grid have no such error: use --refine 1 --substeps N, the steps that it took from frame to
-frame. It writes
+frame; for a run.npz of adjoint-rd that is the default. It writes
 
   fit.json        all numbers
   fit.png         the last frame used: observed, fitted, difference

@@ -10,6 +10,9 @@ from .output import FAILED, OK, print_above_bar, progress_bar, say_interrupted, 
 from .setup import model_of
 
 
+FRAMES = 6  # that are used, unless another number is asked for
+
+
 def run(args: argparse.Namespace, observation: Any) -> int:
     """Parameters from frames, with truth, errors and figures."""
     from dataclasses import replace
@@ -26,6 +29,11 @@ def run(args: argparse.Namespace, observation: Any) -> int:
         observation = replace(observation, times=args.interval * np.arange(len(observation.fields)))
     folder = paths.output_folder(args.out or f"fit_{Path(args.file).stem}")
     print(observation)
+    frames = args.frames or FRAMES
+    refine, substeps = args.refine, args.substeps
+    if observation.dt is not None and len(observation.fields) > 1 and not (args.refine or substeps or args.interval):
+        refine, substeps = [1], max(1, round(float(np.min(np.diff(observation.times[:frames]))) / observation.dt))
+        print(f"a run of this library: fitted on its own grid with its own dt={observation.dt:g} (else give --refine)")
     so_far: list[TrajectoryFit] = []
     last: list[Progress] = []
     interrupted = False
@@ -50,9 +58,9 @@ def run(args: argparse.Namespace, observation: Any) -> int:
                 model_of(args.model),
                 fixed=named_values(args.fixed, "--fixed"),
                 start=named_values(args.start, "--start"),
-                refine=args.refine or (1, 2, 3),
-                frames=args.frames or 6,
-                substeps=args.substeps,
+                refine=refine,
+                frames=frames,
+                substeps=substeps,
                 boundary=one_or_many(args.boundary) if args.boundary else None,
                 noise=one_or_many(args.noise) if args.noise else None,
                 method=args.method or "adjoint",

@@ -51,8 +51,8 @@ def too_rough(fit: Any, spectrum: Spectrum, given: bool, count: int, model: Mode
     allowed = 1.1 if given else 1.1 + 6.0 / np.sqrt(count)
     if fit.noise * np.sqrt(fit.chi2) > allowed * spectrum.noise > 0.0 and fit.noise > 2e-5 * np.max(np.abs(fit.state)):
         return (
-            f"no steady pattern of {model.name} fits: the misfit, {fit.noise * np.sqrt(fit.chi2):.3g}, is more than the "
-            f"noise of {spectrum.noise:.3g}. Either the image is none, or {GIVEN} is wrong."
+            f"no steady pattern of {model.name} fits: the misfit, {fit.noise * np.sqrt(fit.chi2):.3g}, is more than "
+            f"the noise of {spectrum.noise:.3g}. Either the image is none, or {GIVEN} is wrong."
         )
     return None
 

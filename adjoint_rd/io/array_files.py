@@ -71,7 +71,7 @@ def _from_run(path: Path, run: Run, frames: slice | None) -> Observation:
     names = MODELS[run.model].species if run.model in MODELS else ()
     parameters = {name: float(value) for name, value in run.params.items() if not np.ndim(value)}
     times = run.steps[frames or slice(None)] * run.dt
-    return Observation(states, times, run.spacing, parameters, tuple(names), None, str(path))
+    return Observation(states, times, run.spacing, parameters, tuple(names), None, str(path), dt=run.dt)
 
 
 def _arrange(path: Path, array: np.ndarray, frames: slice | None, axes: str | None) -> np.ndarray:

@@ -31,6 +31,8 @@ class Observation:
         The file, and which trajectory of it.
     scale : float or None
         The species are ``scale * fields``: 1.0, or what the file says. None for an image that does not say.
+    dt : float or None
+        The time step of a run of this library, whose frames obey the equations of this very grid.
     """
 
     fields: np.ndarray
@@ -41,6 +43,7 @@ class Observation:
     boundary: tuple[str, ...] | None
     source: str
     scale: float | None = 1.0
+    dt: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
