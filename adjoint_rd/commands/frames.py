@@ -9,7 +9,6 @@ from .arguments import named_values, one_or_many
 from .output import FAILED, OK, print_above_bar, progress_bar, say_interrupted, say_written
 from .setup import model_of
 
-
 FRAMES = 6  # that are used, unless another number is asked for
 
 
