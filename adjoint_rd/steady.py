@@ -25,6 +25,7 @@ shift.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -468,6 +469,7 @@ class SteadyObjective:
         self.modes = _check_modes(None if fields and isinstance(modes, str) else modes, System(sim.model, sim.grid),
                                   self._start.ravel(), {})  # fmt: skip
         self._at = self._start
+        self._fixed_start: np.ndarray | None = None
         self.steady: SteadyState | None = None
         self._key = b""
 
@@ -489,8 +491,14 @@ class SteadyObjective:
         return [(least.get(name) if transform.accepts(-1.0) else None, None) for name, transform in pairs]
 
     def frozen_at(self, x: Any) -> tuple[SteadyObjective, np.ndarray]:
-        """Itself and x, as `Objective.frozen_at` for an objective without a window; for `adjoint_rd.validate`."""
-        return self, self._check_x(x)
+        """The same objective, but each steady state continued from that at x, not from the last one; and x.
+
+        So checks of derivatives at x do not depend on the branch that an earlier, longer step has led to.
+        """
+        x = self._check_x(x)
+        frozen = copy.copy(self)
+        frozen._fixed_start = self.find(x).state
+        return frozen, x
 
     def pack(self, **values: float) -> np.ndarray:
         """The vector x of these values of the free parameters."""
@@ -523,7 +531,7 @@ class SteadyObjective:
         x = self._check_x(x)
         if self.steady is not None and self._key == x.tobytes():
             return self.steady
-        start = self._at.ravel()
+        start = (self._at if self._fixed_start is None else self._fixed_start).ravel()
         start = start - self.modes @ (self.modes.T @ (start - self._start.ravel()))
         found = find(self.sim, start.reshape(self._start.shape), self.unpack(x), modes=self.modes, **self.options)
         if not found.converged:
@@ -552,6 +560,11 @@ class SteadyObjective:
         x = self._check_x(x)
         found = self.find(x).gradient(self.loss)
         return found.value, np.array([found.params[name] for name in self.free]) * self._slopes(x)
+
+    def value_error(self, x: Any) -> float:
+        """How far off J(x) may be, since the residual is only known to be at most `tol`: tol * sum |lambda|."""
+        found = self.find(x)
+        return found.tol * float(np.sum(np.abs(found.gradient(self.loss).adjoint)))
 
     def gauss_newton(self, x: Any, v: Any) -> np.ndarray:
         """The Gauss-Newton product at x with v (n,), positive semidefinite for convex losses."""

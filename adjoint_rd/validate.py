@@ -318,7 +318,8 @@ def taylor(
         By default random, of unit norm.
     rng : int or numpy Generator
     largest_step : float
-        The first of twelve step sizes, each half of the one before.
+        The first of twelve step sizes, each half of the one before. Those at which the objective cannot be computed
+        count as an infinite remainder.
     tolerance : float, optional
         By default 0.05 for order 2 and 0.1 for order 3.
 
@@ -337,9 +338,12 @@ def taylor(
     slope = float(gradient @ v)
     curvature = float(v @ obj.hessp(x, v)) if hessian else 0.0
     step_sizes = largest_step * 0.5 ** np.arange(12)
-    values = np.array([obj.value(x + h * v) for h in step_sizes])
+    values = np.array([_value(obj, x + h * v) for h in step_sizes])
     remainders = np.abs(values - value - step_sizes * slope - 0.5 * step_sizes**2 * curvature)
-    floor = 300.0 * _rounding(obj) * (abs(value) + np.max(np.abs(values)))
+    remainders[np.isnan(values)] = np.inf
+    floor = 300.0 * _rounding(obj) * (abs(value) + np.nanmax(np.abs([value, *values])))
+    if callable(getattr(obj, "value_error", None)):
+        floor += 2.0 * obj.value_error(x)
     usable = np.flatnonzero(remainders > floor)
     last = int(usable[-1]) if len(usable) and np.all(remainders[: usable[-1] + 1] > floor) else len(usable) - 1
     orders = [float(np.log2(remainders[i] / remainders[i + 1])) for i in range(max(last - 3, 0), last)]
@@ -385,7 +389,7 @@ def finite_difference(
     rows, errors = [], {}
     for name, v in _directions(obj, rng):
         claimed = float(gradient @ v)
-        found = np.array([_central(obj, x, h, v) for h in step_sizes])
+        found = np.array([(_value(obj, x + h * v) - _value(obj, x - h * v)) / (2 * h) for h in step_sizes])
         curve = np.abs(found - claimed) / max(abs(claimed), scale)
         best = int(np.argmin(np.where(np.isnan(curve), np.inf, curve)))
         rows.append(Row(name, claimed, float(found[best]), float(curve[best]), tolerance))
@@ -439,10 +443,11 @@ def _frozen(obj: Any, x: Any) -> tuple[Any, np.ndarray]:
     return obj.frozen_at(x)
 
 
-def _central(obj: Any, x: np.ndarray, h: float, v: np.ndarray) -> float:
-    """The central difference along v; NaN where the objective raises."""
+def _value(obj: Any, x: np.ndarray) -> float:
+    """J(x), NaN where the objective raises."""
     try:
-        return (obj.value(x + h * v) - obj.value(x - h * v)) / (2 * h)
+        with np.errstate(over="ignore"):
+            return obj.value(x)
     except (AdjointRDError, ArithmeticError):
         return float("nan")
 
