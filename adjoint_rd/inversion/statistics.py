@@ -137,7 +137,8 @@ def invert_statistics(
     Returns
     -------
     StatisticsFit
-        After Ctrl-C, with what was reached and ``success=False``.
+        After Ctrl-C in the local rounds, with what was reached and ``success=False``. While the library is made, Ctrl-C
+        reaches the caller; what its file holds is kept.
 
     Raises
     ------
