@@ -55,11 +55,21 @@ def test_the_inversion_of_a_snapshot_refuses(data, options, words):
         (FRAMES, dict(dt=0.3), r"dt=0.3 must be positive and divide 1"),
         (FRAMES, dict(scheme="rk5"), r"scheme='rk5' is not known"),
         (FRAMES, dict(refine=2, boundary="neumann"), r"refine=2 interpolates by Fourier series"),
+        (FRAMES, dict(refine=(2, 3)), r"refine=\(2, 3\) must be multiples of the least"),
         (FRAMES, dict(subsample=2), r"offset=, subsample=, bounds= and snapshots= are for snapshots"),
     ],
 )
 def test_the_inversion_of_a_movie_refuses(data, options, words):
     refused(words, lambda: rd.invert(data, **{"times": TIMES, **options}))
+
+
+def test_an_inversion_tells_its_stages_and_refuses_noise_in_words():
+    lines = []
+    mask = np.ones(IMAGE.shape, bool)
+    fit = rd.invert(FRAMES, times=TIMES, mask=mask, progress=lines.append)
+    assert not fit.success and "noise" in fit.message and lines[0].startswith("clean up: noise ")
+    again = rd.invert(IMAGE, mask=mask, progress=lines.append)
+    assert not again.success and "noise" in again.message and lines[1].startswith("clean up: noise ")
 
 
 @pytest.mark.parametrize(

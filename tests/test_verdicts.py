@@ -128,6 +128,17 @@ def test_implausible_parameters_of_a_movie_are_refused():
     assert "matching leads to F = 3, outside the range" in movie_verdict.implausible(MOVIE, bad)
 
 
+def test_a_success_says_what_is_loose_and_what_the_frames_own_time_step_is():
+    good = matched(NOISE)
+    good.window.sim = SimpleNamespace(scheme_name="rk4", dt=0.5)
+    good.step = SimpleNamespace(estimate=1.02, deviation=0.01, agrees=False)
+    good.correction = None
+    movie = SimpleNamespace(**vars(MOVIE), free=tuple(TRUE), refine=(1,))
+    said = movie_verdict.praise(movie, good, np.array([0.02, 0.001, 0.001, 0.003]), 0.01)
+    assert "the largest standard error is 2 % (Du). The data do not determine Du to 1 %. RK4 with dt 0.5" in said
+    assert "own time step, estimated: 1.02 +- 0.01. No scheme tried agrees" in said
+
+
 # Estimates
 
 
