@@ -11,8 +11,8 @@ import pytest
 
 import adjoint_rd as rd
 from adjoint_rd import cli, io
-from adjoint_rd import trajectory_fit as fits
 from adjoint_rd.commands import bench, validate
+from adjoint_rd.trajectory_fit.task import Task
 
 ROOT = Path(__file__).parents[1]
 PARAMS = ["--param", "Du=0.16", "--param", "Dv=0.08", "--param", "F=0.035", "--param", "k=0.06"]
@@ -271,7 +271,7 @@ def test_a_failed_fit_exits_with_1(call):
 
 
 def test_an_interrupted_fit_keeps_the_finished_grids(call, frames, monkeypatch):
-    interrupt_at(monkeypatch, fits._Task, "fit", 2)
+    interrupt_at(monkeypatch, Task, "fit", 2)
     code, out, err = call("fit", frames, "--refine", 1, 2, "--out", "here")
     assert code == 130 and "interrupted after R=1" in err and "R=1, 16x12" in out
     assert not json.loads(Path("here/fit.json").read_text())["finished"]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import adjoint_rd as rd
-from adjoint_rd import linearised, models, presets, trajectory_fit
-from adjoint_rd.inversion import movie_fit, movie_grid, start
+from adjoint_rd import linearised, models, presets
+from adjoint_rd.inversion import movie_fit, start
 from adjoint_rd.inversion.movie_start import Observer
+from adjoint_rd.trajectory_fit.refinement import interpolate, weights
 
 N = 32
 NAMES = ("Du", "Dv", "F", "k")
@@ -172,14 +173,14 @@ def test_a_linearised_run_has_the_tangents_and_the_gradient_of_the_simulation(sh
 
 def test_the_extrapolation_is_exact_for_even_powers_of_the_spacing():
     s = 1.0 / np.array([1, 2, 3]) ** 2
-    assert movie_grid.weights((1, 2, 3)) @ (5.0 + 2.0 * s - 3.0 * s**2) == pytest.approx(5.0)
+    assert weights((1, 2, 3)) @ (5.0 + 2.0 * s - 3.0 * s**2) == pytest.approx(5.0)
 
 
 def test_frames_of_the_continuous_equations_are_fitted_by_corrected_runs(gamma):
     """Frames of a run on a grid four times finer, whose own error is a sixteenth."""
     params, states, times = gamma
     fine = rd.Simulation("gray_scott", rd.Grid((4 * N, 4 * N), spacing=0.25), dt=1 / 16, stability="off", threads=1)
-    y0 = trajectory_fit.interpolate(states[0], 4)
+    y0 = interpolate(states[0], 4)
     frames = fine.run(y0, params, steps=1600, save_every=160).states[:, :, ::4, ::4]
     options = dict(times=times[:11], species=("u", "v"), noise=0.001)
     frames = frames + 0.001 * np.random.default_rng(0).standard_normal(frames.shape)

@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import AdjointRDError
 from ..grid import Grid
 from ..models import Model
-from ..trajectory_fit import interpolate
+from ..trajectory_fit.refinement import finer, interpolate
 from . import cleanup, movie_background, movie_fit, movie_grid, movie_steps, movie_verdict, verdict
 from .movie_fit import MovieFit, Window
 from .movie_start import MovieStart, Observer, best_start, regression
@@ -232,7 +232,7 @@ def _window(
 ) -> Window:
     coarse, scheme = movie.grid, movie.scheme or "euler"
     R = movie.refine[0]
-    grid = movie_grid.finer(coarse, R)
+    grid = finer(coarse, R)
     if movie.dt is not None:
         steps = round(movie.gap / movie.dt) * R * R
     elif scheme == "euler":  # so that its error falls as that of the grid does

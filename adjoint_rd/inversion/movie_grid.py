@@ -3,9 +3,7 @@
 A run on the grid of the frames differs from the continuous equations by ``c_2 h^2 + c_4 h^4 + ...``, with Euler's
 scheme too if the steps grow as R^2 with the refinement R. At the fitted parameters and first state (interpolated by
 Fourier series) it is repeated with each R, and the frames y of the continuous equations are the polynomial in
-``s = 1 / R^2`` through them at s = 0:
-
-    y = sum_i w_i y_i,    w_i = prod_{j != i} s_j / (s_j - s_i).
+``s = 1 / R^2`` through them at s = 0 (`trajectory_fit.refinement.weights`).
 
 The fit's own frames are corrected by the difference, the fit is repeated from where it is, and so on until its
 parameters stay: Gauss-Newton with the accurate misfit and the Jacobian of the coarse grid, whose error only slows it
@@ -21,9 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..grid import Grid
 from ..simulation import Simulation
-from ..trajectory_fit import interpolate
+from ..trajectory_fit.refinement import finer, interpolate, weights
 from .movie_fit import MovieFit, Window
 
 MOST = 6  # corrections
@@ -50,12 +47,6 @@ class Correction:
     moved: np.ndarray
     left: np.ndarray
     settled: bool
-
-
-def finer(grid: Grid, R: int) -> Grid:
-    """The grid R times finer."""
-    shape, spacing = tuple(n * R for n in grid.shape), tuple(h / R for h in grid.spacing)
-    return Grid(shape, spacing=spacing, boundary=grid.boundary)
 
 
 def correct(
@@ -100,12 +91,6 @@ def left_over(correction: Correction, fit: MovieFit, window: Window) -> np.ndarr
     assert fit.linear is not None
     moved, _ = fit.linear.step(correction.left * window.weights, np.zeros_like(fit.xi), 0.03, 80)
     return moved
-
-
-def weights(refine: tuple[int, ...]) -> np.ndarray:
-    """Of the runs in their extrapolation."""
-    s = 1.0 / np.array(refine, dtype=np.float64) ** 2
-    return np.array([np.prod([other / (other - own) for other in s if other != own]) for own in s])
 
 
 def grid_error(window: Window, fit: MovieFit, refine: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
