@@ -40,6 +40,7 @@ HALVINGS = 6
 CANCELLED = 0.3  # of a direction: what is left of it if it was made conjugate to the others accurately
 RELINEARISE, STEPS = 3, 5  # at most so many Jacobians in `settle`, and steps by each
 FROZEN = 5e-3  # move of a logarithm over which the Jacobian may be kept
+FLAT = 0.03  # of the cost: an iteration that lowers it by less is near the end
 
 
 class Window:
@@ -357,7 +358,7 @@ def fit(
     tolerance : float
         Of the linear systems.
     small : float
-        Converged when no logarithm's Gauss-Newton step is longer.
+        Converged when no logarithm's Gauss-Newton step is longer, and the step lowers the cost by less than `FLAT`.
     gain : float
         Stop as well when an iteration lowers the cost by less than this part of it.
     near : Linearised, optional
@@ -376,13 +377,15 @@ def fit(
         dx, dxi = linear.step(now.misfit, now.xi, tolerance, products)
         now.iterations += 1
         now.products += linear.products
-        now.converged = bool(np.all(np.abs(dx) < small))
         cost = window.cost(now.misfit, now.xi)
-        if not _advance(window, now, dx, dxi):
+        advanced = _advance(window, now, dx, dxi)
+        left = window.cost(now.misfit, now.xi) / cost
+        now.converged = bool(np.all(np.abs(dx) < small)) and left > 1.0 - FLAT
+        if not advanced:
             break
         if report is not None:
             report(now)
-        if window.cost(now.misfit, now.xi) > (1.0 - gain) * cost:
+        if left > 1.0 - gain:
             break
     return now
 

@@ -80,9 +80,9 @@ def structure(model: Model, observed: int, known: Mapping[str, float]) -> Struct
     curved = reaction(s + shift) - 2.0 * reaction(s) + reaction(s - shift)
     if np.max(np.abs(curved[hidden])) > 1e-9:
         raise InputError(
-            f"the equation of {model.species[hidden]} in {model.name} is not linear in {model.species[hidden]}, so "
-            f"{model.species[observed]} alone gives no residual start. Observe {model.species[hidden]} instead, or "
-            "give start= all parameters and data of both species."
+            f"the equation of {model.species[hidden]} in {model.name} is not linear in {model.species[hidden]}: given "
+            f"{model.species[observed]} alone, its solution need not be unique nor, in a movie, forget where it began. "
+            f"Observe {model.species[hidden]} instead, or give start= all parameters and data of both species."
         )
     inner, outer = [], []
     for name in free:
