@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 import adjoint_rd as rd
-from adjoint_rd import inverse, models, presets
+from adjoint_rd import models, presets
 from adjoint_rd.inverse import invert
-from adjoint_rd.inversion import cleanup, constraints, misfit, start, weak
+from adjoint_rd.inversion import cleanup, constraints, drift, misfit, start, tiles, weak
+from adjoint_rd.sparse import System
 
 N = 40
 NAMES = ("Du", "Dv", "F", "k")
@@ -182,8 +183,8 @@ def test_several_snapshots_together_are_better_than_one(worms):
 
 
 def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
-    monkeypatch.setattr(inverse, "MOST_CELLS", 1000)
-    monkeypatch.setattr(inverse, "TILE", N)
+    monkeypatch.setattr(tiles, "MOST_CELLS", 1000)
+    monkeypatch.setattr(tiles, "TILE", N)
     params, state = worms
     whole = np.tile(state, (1, 1, 2))
     fit = invert(noisy(whole[1], 0.01, 0))
@@ -387,3 +388,43 @@ def test_estimates_put_together_are_those_of_all_data():
     A, b = np.concatenate([A for A, _ in parts]), np.concatenate([b for _, b in parts])
     np.testing.assert_allclose(mean, np.linalg.lstsq(A, b, rcond=None)[0], rtol=1e-10)
     np.testing.assert_allclose(cov, np.linalg.inv(A.T @ A), rtol=1e-9)
+
+
+def test_soft_modes_span_the_eigenvectors_of_smallest_modulus(creeping):
+    params, state = creeping
+    system = System(models.get("gray_scott"), rd.Grid((20, 24)))
+    y = state[:, :20, :24].ravel()
+    modes = drift.soft_modes(system, y, params, 16)
+    values, vectors = np.linalg.eig(system.jacobian(y, params).toarray())
+    softest = np.argsort(np.abs(values))[:8]
+    np.testing.assert_allclose(modes.rates[:8], np.abs(values[softest]), rtol=2e-3)
+    np.testing.assert_allclose(modes.rates, np.sort(np.abs(values))[:16], rtol=0.2)
+    np.testing.assert_allclose(modes.basis.T @ modes.basis, np.eye(16), atol=1e-12)
+    for x in vectors[:, softest].T:
+        left = x - modes.basis @ (modes.basis.T @ x)
+        assert np.linalg.norm(left) < 1e-2 * np.linalg.norm(x)
+
+
+def test_decay_is_the_law_of_greatest_likelihood():
+    rng = np.random.default_rng(3)
+    rates = np.sort(rng.uniform(0.0, 4e-3, 60))
+    b = 1e-4 * np.exp(-1200.0 * rates) * rng.standard_normal(60)
+
+    def minus_twice_log_likelihood(c):
+        t = np.exp(c[0] - c[1] * 1e3 * rates)
+        return np.sum(2.0 * np.log(t) + b**2 / t**2)
+
+    best = optimize.minimize(minus_twice_log_likelihood, [-9.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-9})
+    expected = np.exp(best.x[0] - best.x[1] * 1e3 * rates)
+    np.testing.assert_allclose(drift.decay(rates, b**2, 0.0), expected, rtol=1e-4)
+    assert np.all(drift.decay(rates, b[::-1] ** 2, 0.0) == pytest.approx(np.sqrt(np.mean(b**2))))  # never grows
+    assert drift.decay(rates, b**2, 2e-5).min() == 2e-5
+
+
+def test_a_creeping_pattern_of_8_bits_has_honest_errors(creeping):
+    params, state = creeping
+    fit = invert(np.round(255.0 * state[1]) / 255.0)
+    assert fit.success, fit.message
+    assert "drift" in fit.stages[-2]["stage"]
+    assert np.max(np.abs(errors(fit, params))) < 2e-3
+    assert np.max(np.abs(scores(fit, params))) < 3.0

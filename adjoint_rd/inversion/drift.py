@@ -43,7 +43,10 @@ class Modes:
 
 
 def soft_modes(system: System, y: np.ndarray, params: Mapping[str, float], count: int) -> Modes:
-    """The `count` eigenvectors of J at the flat state y whose eigenvalues are nearest to zero."""
+    """The `count` eigenvectors of J at the flat state y with eigenvalues nearest to zero.
+
+    The softer half to about 1e-3; the drift along the others is so small that their span need not be exact.
+    """
     J = system.jacobian(y, params)
     shift = SHIFT * float(np.max(np.abs(system.reaction_jacobian(y, params)[0][0])))
     M = sparse.csr_array(J - shift * sparse.eye_array(y.size))
@@ -70,8 +73,8 @@ def soft_modes(system: System, y: np.ndarray, params: Mapping[str, float], count
             parts = [X[:, i].real] if values[i].imag == 0.0 else [X[:, i].real, X[:, i].imag]
             columns += parts
             rates += [abs(values[i])] * len(parts)
-    Q, _ = np.linalg.qr(V @ np.stack(columns, axis=1))
-    order = np.argsort(rates, kind="stable")
+    Q, _ = np.linalg.qr(V @ np.stack(columns[:count], axis=1))
+    order = np.argsort(rates[:count], kind="stable")
     return Modes(Q[:, order], np.array(rates)[order])
 
 

@@ -1,0 +1,250 @@
+"""From a fit to the result: checks of the fit, known ratios, bounds and an unknown gain imposed on its estimate.
+
+The attributes of an `adjoint_rd.inverse.Inversion` are handed back as a dict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import cleanup, constraints, verdict, weak
+from .snapshot import Snapshot
+from .start import Residual, StartFit, structure
+
+CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refused
+MOST_VALUE = 2.0  # of u and v; more in refused data is pointed out
+CLEAN_FACTOR = 1.5  # by which the standard errors of the residual fit are widened, see validation/inversion_suite.py
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What a fit that passed its checks tells of the free parameters.
+
+    Attributes
+    ----------
+    mean, covariance : ndarray
+        Of log p where `on_log`, else of p.
+    on_log : ndarray of bool
+    state : ndarray (S, cells)
+    rate : float
+        The root mean square of y_t.
+    noise, shift : float
+        Of the data, in the model's units.
+    clean : bool
+        Whether no noise was seen.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    on_log: np.ndarray
+    state: np.ndarray
+    rate: float
+    noise: float
+    shift: float
+    clean: bool = False
+
+    def values(self) -> np.ndarray:
+        """The parameters."""
+        return np.where(self.on_log, np.exp(np.where(self.on_log, self.mean, 0.0)), self.mean)
+
+
+def of_residual(given: Snapshot, fit: StartFit) -> Estimate | str:
+    """From the residual fit of clean data, or why not."""
+    part = structure(given.model, given.species[0], given.known)
+    problem = Residual(given.model, given.grid, given.values[0], part, given.known)
+    covariance = problem.covariance(fit.params)
+    if covariance is None:
+        covariance = np.full((len(given.free),) * 2, np.nan)
+    rate = float(np.sqrt(np.mean(given.system.residual(fit.state.ravel(), fit.params) ** 2)))
+    refusal = verdict.unsteady(rate, verdict.magnitude(given.model, fit.state, fit.params))
+    found = _estimate(given, fit.params, fit.state, covariance * CLEAN_FACTOR**2, rate, clean=True)
+    return refusal or _checked(given, found, fit.params)
+
+
+def of_fit(given: Snapshot, fit: weak.Fit, begin: StartFit, spectrum: cleanup.Spectrum) -> Estimate | str:
+    """From a refinement, or why not."""
+    k = len(given.free)
+    reaction = verdict.magnitude(
+        given.model, begin.state, {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
+    )
+    refusal = (
+        verdict.misfit(fit, given.model)
+        or verdict.too_rough(fit, spectrum, given.noise is not None, int(np.count_nonzero(given.seen)), given.model)
+        or verdict.unsteady(fit.rate, reaction)
+        or verdict.not_converged(fit)
+    )
+    found = _estimate(given, fit.params, fit.state, fit.covariance[:k, :k], fit.rate, noise=fit.noise, shift=fit.offset)
+    return refusal or _checked(given, found, fit.params)
+
+
+def of_tiles(
+    given: Snapshot, mean: np.ndarray, covariance: np.ndarray, state: np.ndarray, parts: list[Estimate]
+) -> Estimate | str:
+    """From the joint estimate of the tiles of an image, or why not."""
+    rate = float(np.sqrt(np.mean([part.rate**2 for part in parts])))
+    noise = float(np.mean([part.noise for part in parts]))
+    found = Estimate(mean, covariance, parts[0].on_log, state, rate, noise, parts[0].shift)
+    params = {**given.known, **dict(zip(given.free, found.values().tolist(), strict=True))}
+    return _checked(given, found, params)
+
+
+def _estimate(
+    given: Snapshot, params: dict[str, float], state: np.ndarray, covariance: np.ndarray, rate: float,
+    noise: float = 0.0, shift: float = 0.0, clean: bool = False,
+) -> Estimate:  # fmt: skip
+    values = np.array([params[name] for name in given.free])
+    on_log = values > 0
+    mean = np.where(on_log, np.log(np.abs(values)), values)
+    return Estimate(mean, covariance, on_log, state, rate, noise, shift, clean)
+
+
+def _checked(given: Snapshot, found: Estimate, params: dict[str, float]) -> Estimate | str:
+    """`found` if its parameters are plausible and its state lasts, else why not."""
+    reason = verdict.implausible(params, given.model, given.grid)
+    if reason:
+        return f"the fit leads to {reason}; the image is no steady pattern of {given.model.name}"
+    if not (given.hole | given.edge).any():  # there the state is not known everywhere
+        refusal, change = verdict.runs_on(given.model, given.grid, found.state, params, found.rate)
+        given.log("run on", change=change)
+        if refusal:
+            return refusal
+    return found
+
+
+# Results
+
+
+def refused(given: Snapshot, reason: str) -> dict[str, Any]:
+    """No success, for this reason."""
+    largest = float(np.max(np.abs(given.values), initial=0.0))
+    if given.model.name == "gray_scott" and largest > MOST_VALUE:
+        reason = f"{reason.rstrip('.')}. The data go up to {largest:.3g}: levels of an image, or percent? Give scale=."
+    nothing = dict.fromkeys(given.free, float("nan"))
+    return {
+        "params": {**nothing, **given.known},
+        "stderr": nothing,
+        "covariance": np.full((len(given.free),) * 2, np.nan),
+        "names": given.free,
+        "state": np.full((len(given.model.species), *given.grid.shape), np.nan),
+        "success": False,
+        "message": reason[0].upper() + reason[1:],
+        "stages": given.stages,
+    }
+
+
+def report(given: Snapshot, found: Estimate, alone: bool = True) -> dict[str, Any]:
+    """The result, with known ratios and bounds imposed; `alone` if nothing else will be put together with it."""
+    refusal, mean, cov, held = _impose(given, found)
+    on_log = found.on_log
+    values = np.where(on_log, np.exp(np.where(on_log, mean, 0.0)), mean)
+    slopes = np.where(on_log, values, 1.0)
+    relative = np.sqrt(np.maximum(np.diag(cov), 0.0)) * slopes / np.maximum(np.abs(values), 1e-12)
+    if refusal is None and alone and not np.all(relative < 0.5):
+        worst = given.free[int(np.argmax(np.where(np.isnan(relative), np.inf, relative)))]
+        refusal = f"the data do not determine {worst} (its standard error is {100 * np.max(relative):.0f} %)"
+    if refusal:
+        return refused(given, refusal)
+    noise = found.noise / abs(given.scale)
+    message = verdict.praise(given.free, relative, found.rate, noise, found.clean) + held
+    params = {**given.known, **dict(zip(given.free, values.tolist(), strict=True))}
+    params = {name: float(params[name]) for name in given.model.names}
+    state = found.state.reshape(len(given.model.species), *given.grid.shape)
+    covariance = cov * np.outer(slopes, slopes)
+    combinations: dict[str, tuple[float, float]] = {}
+    gain = 1.0 / given.scale
+    if given.scale_unknown:
+        params, covariance, combinations, gain, message = _with_gain(given, params, cov, message)
+        state = state.copy()
+        state[1] *= 1.0 / (gain * given.scale)
+    return {
+        "params": params,
+        "stderr": dict(zip(given.free, np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist(), strict=True)),
+        "covariance": covariance,
+        "names": given.free,
+        "state": state,
+        "success": True,
+        "message": message,
+        "stages": given.stages,
+        "combinations": combinations,
+        "noise": noise,
+        "rate": found.rate,
+        "offset": found.shift / given.scale,
+        "gain": gain,
+    }
+
+
+def _impose(given: Snapshot, found: Estimate) -> tuple[str | None, np.ndarray, np.ndarray, str]:
+    """(refusal, mean, covariance, what to say) with known ratios and bounds imposed on the estimate."""
+    mean, cov, held = found.mean, found.covariance, ""
+    unit = dict(zip(given.free, np.eye(len(given.free)), strict=True))
+    for (above, below), value in given.ratios.items():
+        mean, cov, score = constraints.condition(mean, cov, unit[above] - unit[below], float(np.log(value)))
+        if not abs(score) < CONTRADICTED:
+            return f"{above}/{below} = {value:g} is {abs(score):.0f} standard errors from the data", mean, cov, held
+    for name, pair in given.bounds.items():
+        n = given.free.index(name)
+        low, high = (np.log(x) if x > 0 and found.on_log[n] else x for x in pair)
+        if pair[0] <= 0 and found.on_log[n]:
+            low = -np.inf
+        if low <= mean[n] <= high:
+            continue
+        bound = low if mean[n] < low else high
+        mean, cov, score = constraints.condition(mean, cov, unit[name], float(bound))
+        if not abs(score) < CONTRADICTED:
+            return f"{name} is {abs(score):.0f} standard errors outside of bounds {pair}", mean, cov, held
+        held += f" {name} is held at its bound."
+    return None, mean, cov, held
+
+
+def _with_gain(given: Snapshot, params: dict[str, float], log_cov: np.ndarray, message: str) -> Any:
+    """Combinations that an unknown gain leaves, and all four parameters if one more fact is known.
+
+    With v = a w: ``(Du, Dv, F, F + k) -> (l Du, sqrt(l) Dv, l F, sqrt(l) (F + k))``, l = a^2, solves the same
+    equations for w scaled.
+    """
+    Du, Dv, F, s = params["Du"], params["Dv"], params["F"], params["F"] + params["k"]
+    # Covariance of the logarithms of (Du, Dv, F, s): d log s = (F dlogF + k dlogk) / s.
+    T = np.eye(4)
+    T[3] = [0.0, 0.0, F / s, params["k"] / s]
+    cov = T @ log_cov @ T.T
+    family = np.array([1.0, 0.5, 1.0, 0.5])
+    rows = {
+        "Du/F": (Du / F, [1, 0, -1, 0]),
+        "Dv/sqrt(F)": (Dv / np.sqrt(F), [0, 1, -0.5, 0]),
+        "(F+k)/sqrt(F)": (s / np.sqrt(F), [0, 0, -0.5, 1]),
+    }
+    combinations = {
+        name: (float(value), float(value * np.sqrt(np.array(c) @ cov @ np.array(c))))
+        for name, (value, c) in rows.items()
+    }
+    largest = (s / F) ** 2
+    fact = given.gain_fact
+    x = np.log([Du, Dv, F, s])
+    if fact:
+        ((name, target),) = fact.items()
+        c = np.array([1.0, -1.0, 0, 0]) if name == "Du/Dv" else np.eye(4)[["Du", "Dv", "F"].index(name)]
+        move = (np.log(target) - c @ x) / (c @ family)
+        M = np.eye(4) - np.outer(family, c) / (c @ family)
+        cov = M @ cov @ M.T
+        message += f" The gain follows from {name} = {target:g}."
+    else:
+        move = 2.0 * np.log(2.0 * Dv / Du)
+        cov = np.full((4, 4), np.nan)
+        message += (
+            " The gain is unknown: only the combinations are determined. (l Du, sqrt(l) Dv, l F, sqrt(l) (F + "
+            "k)) fits "
+            f"equally well for every l up to {largest / np.exp(move):.4g} (beyond, k < 0), counted from the "
+            "parameters "
+            "shown, which are the ones with Du/Dv = 2. Give known={'Du/Dv': ...} or another parameter to resolve "
+            "it."
+        )
+    x = x + move * family
+    Du, Dv, F, s = np.exp(x)
+    found = {"Du": float(Du), "Dv": float(Dv), "F": float(F), "k": float(s - F)}
+    B = np.diag([Du, Dv, F, s])
+    B[3] = [0.0, 0.0, -F, s]
+    # v = (fitted v) * sqrt(l), and the fitted v was scale * data.
+    return found, B @ cov @ B.T, combinations, float(1.0 / (given.scale * np.exp(0.5 * move))), message

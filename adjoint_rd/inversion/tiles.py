@@ -1,0 +1,67 @@
+"""Refinement of a large image in tiles: each as a crop, by itself, and their estimates put together.
+
+The factors of a whole image of n^2 cells take n^3 operations. A tile loses the equation on its outermost cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from . import cleanup, constraints, estimate
+from .refine import refine
+from .snapshot import Snapshot
+from .start import Residual, StartFit, structure
+
+MOST_CELLS = 20_000  # more are refined in tiles
+TILE = 64  # cells along each axis, about
+DISAGREE = 1e-6  # the probability below which tiles, or snapshots, do not have the same parameters
+
+
+def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> estimate.Estimate | str:
+    """The estimate from all tiles, or why there is none."""
+    state = begin.state.reshape(len(given.model.species), *given.grid.shape)
+    fitted, found, reason = state.copy(), [], ""
+    pieces = [
+        [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(n), max(n // TILE, 1))]
+        for n in given.grid.shape
+    ]
+    for place in product(*pieces):
+        box = (slice(None), *place)
+        data = np.where(given.seen[box], given.values[box] / given.scale, np.nan)
+        if np.isnan(data).mean() > 0.5:
+            continue
+        one = _fit_tile(given, data, replace(begin, state=state[box].reshape(len(state), -1)), shift, spectrum)
+        if isinstance(one, str):
+            reason = reason or one
+            continue
+        found.append(one)
+        fitted[box] = one.state.reshape(fitted[box].shape)
+    count = int(np.prod([len(each) for each in pieces]))
+    given.log("tiles", tiles=count, fitted=len(found))
+    if len(found) < 0.5 * count:
+        return f"{count - len(found)} of {count} tiles do not fit: {reason}"
+    mean, cov, agreement = constraints.together([one.mean for one in found], [one.covariance for one in found])
+    if agreement < DISAGREE:
+        return "its parts do not have the same parameters"
+    if len(given.species) == 1:  # on the rim of a tile the hidden species is hardly known
+        values = np.where(found[0].on_log, np.exp(mean), mean)
+        params = {**given.known, **dict(zip(given.free, values.tolist(), strict=True))}
+        part = structure(given.model, given.species[0], given.known)
+        whole = Residual(given.model, given.grid, fitted[part.observed], part, given.known)
+        fitted[part.hidden] = whole.hidden(params)[0].reshape(given.grid.shape)
+    return estimate.of_tiles(given, mean, cov, fitted.reshape(len(state), -1), found)
+
+
+def _fit_tile(
+    given: Snapshot, data: np.ndarray, begin: StartFit, shift: float, spectrum: cleanup.Spectrum
+) -> estimate.Estimate | str:
+    tile = Snapshot(
+        data, given.model, given.grid.spacing, None, given.noise and given.noise / abs(given.scale), None,
+        given.scale, [given.model.species[c] for c in given.species], "cropped", given.known, given.offset_unknown,
+        1, None, None,
+    )  # fmt: skip
+    found = refine(tile, begin, shift, spectrum, loose=False)
+    return found if isinstance(found, str) else estimate.of_fit(tile, found, begin, spectrum)
