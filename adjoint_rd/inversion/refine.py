@@ -20,6 +20,7 @@ CELLS_PER_MODE = 64  # one mode of the drift for so many cells,
 MODES = (48, 128)  # within these limits
 DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the first, see LOOSE_END
 LOOSE_END = 3.0  # the drift along the last mode over tau
+UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 
@@ -41,8 +42,7 @@ def refine(
     top = float(np.max(np.abs(values)))
     sigma = max(spectrum.noise, 1e-5 * top)
     params = {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
-    reaction = verdict.magnitude(given.model, begin.state, params)
-    unit = max(reaction / 0.01, 1e-6)  # the ladder's values are for reactions of about 0.01
+    unit = max(_reaction(given, begin.state, params) / 0.01, 1e-6)  # the ladder's values are for reactions of 0.01
     try:
         if loose:
             fit = _first_rungs(given, problem, begin, params, shift, sigma, unit)
@@ -60,13 +60,17 @@ def refine(
         problem = weak.Problem(given.system, replace(data, step=spectrum.step), given.free)
         before = np.sqrt(max(spectrum.noise**2 - spectrum.step**2 / 12.0, 0.0))
         sigma = max(float(before), BLUR * spectrum.step)
-    best = _down_the_ladder(given, problem, fit, sigma, unit, LADDER)
+    fits = _down_the_ladder(given, problem, fit, sigma, unit, LADDER)
     if max(abs(np.log(fit.params[name] / params[name])) for name in given.free if fit.params[name] > 0) > FAR:
         # The loose first rungs may have slid to F, k -> 0: also go from the start directly to a tight one.
         other = _down_the_ladder(
             given, problem, weak.start_fit(params, begin.state, offset=shift), sigma, unit, LADDER[1:]
         )
-        best = max(best, other, key=lambda fit: fit.evidence)
+        fits += other
+        if _best(other) is _best(fits):
+            fits.append(problem.fit(_best(other), sigma, LADDER[0] * unit, max_iterations=8))
+            _log_fit(given, fits[-1])
+    best = _best(fits)
     if given.noise is None and not spectrum.step:
         again = _measured(given, best, best.sigma, problem.data.count)
         if abs(again / best.sigma - 1.0) > 0.02:
@@ -74,8 +78,10 @@ def refine(
             _log_fit(given, best)
     steady = best.tau <= 1.01 * LADDER[-1] * unit
     if not steady and verdict.misfit(best, given.model) is None:
-        best = _with_drift(given, problem, best, unit)
-    return best
+        drifting = _with_drift(given, problem, best, unit)
+        fits += drifting
+        best = _best([best, *drifting])
+    return _with_doubt(given, best, fits, 0 if given.noise is not None or spectrum.step else problem.data.count)
 
 
 def _first_rungs(
@@ -107,22 +113,63 @@ def _first_rungs(
 
 def _down_the_ladder(
     given: Snapshot, problem: weak.Problem, fit: weak.Fit, sigma: float, unit: float, rungs: tuple[float, ...]
-) -> weak.Fit:
-    """The fit of highest evidence as tau gets smaller."""
+) -> list[weak.Fit]:
+    """The fits as tau gets smaller, until the evidence falls."""
     best = replace(fit, evidence=-np.inf)
+    fits = [best]
     for n, tau in enumerate(rungs):
         try:
             fit = problem.fit(fit, sigma, tau * unit, max_iterations=12 if tau < 2e-6 else 10 if tau < 5e-6 else 8)
         except np.linalg.LinAlgError:
             break
         _log_fit(given, fit)
+        fits.append(fit)
         if fit.evidence > best.evidence:
             best = fit
         elif fit.evidence < best.evidence - DROP:
             break
         if n >= 1 and given.noise is None and not problem.data.step and fit is best:
             sigma = _measured(given, fit, sigma, problem.data.count)
-    return best
+    return fits
+
+
+def _best(fits: list[weak.Fit]) -> weak.Fit:
+    return max(fits, key=lambda fit: fit.evidence)
+
+
+def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: int) -> weak.Fit:
+    """`best` with the covariance of the mixture of all fits that the evidence does not rule out, about its estimate.
+
+    (Bayesian model averaging, J. A. Hoeting et al., Stat. Sci. 14 (1999) 382; those within `UNDECIDED` of the largest
+    log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With `count` data whose
+    sigma was measured, each evidence is taken at the sigma of its own fit.
+    """
+    evidence = np.array([fit.evidence for fit in fits])
+    if count:
+        ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)
+        evidence = evidence + 0.5 * count * (ratio - 1.0 - np.log(ratio))
+    weights = np.exp(np.minimum(evidence - evidence.max() + UNDECIDED, 0.0))
+    k = len(given.free)
+    total = np.zeros_like(best.covariance)
+    for fit, weight in zip(fits, weights / weights.sum(), strict=True):
+        covariance = best.covariance.copy() if fit.evidence == best.evidence else fit.covariance.copy()
+        moved = [
+            np.log(fit.params[n] / best.params[n]) if min(fit.params[n], best.params[n]) > 0.0
+            else fit.params[n] - best.params[n]
+            for n in given.free
+        ]  # fmt: skip
+        covariance[:k, :k] += np.outer(moved, moved)
+        if weight > 1e-6:
+            total += weight * covariance
+    return replace(best, covariance=total)
+
+
+def _reaction(given: Snapshot, state: np.ndarray, params: dict[str, float]) -> float:
+    """The size of the reaction's variation; that of a few spots on a wide ground is not less than that of many."""
+    reaction = given.model.reaction(tuple(state), tuple(params[name] for name in given.model.parameters))
+    varying = [r - np.mean(r) for r in np.broadcast_arrays(*reaction)]
+    dense = [np.sqrt(np.mean(r**4) / max(float(np.mean(r**2)), 1e-300)) for r in varying]
+    return max(verdict.magnitude(given.model, state, params), 0.5 * float(max(dense)))
 
 
 def _measured(given: Snapshot, fit: weak.Fit, sigma: float, count: int) -> float:
@@ -131,10 +178,10 @@ def _measured(given: Snapshot, fit: weak.Fit, sigma: float, count: int) -> float
     return max(sigma * float(np.sqrt(np.clip(fit.cost / max(count, 1), 0.25, 4.0))), floor)
 
 
-def _with_drift(given: Snapshot, problem: weak.Problem, best: weak.Fit, unit: float) -> weak.Fit:
-    """The drift model if its evidence is higher."""
+def _with_drift(given: Snapshot, problem: weak.Problem, best: weak.Fit, unit: float) -> list[weak.Fit]:
+    """Fits with drift."""
     count = int(np.clip(given.grid.size // CELLS_PER_MODE, *MODES))
-    drifting, fit, there = best, best, best.params
+    fits, fit, there = [], best, best.params
     try:
         for tau in DRIFT_TAU:
             if fit is best or _far(fit.params, there, given.free):
@@ -145,12 +192,12 @@ def _with_drift(given: Snapshot, problem: weak.Problem, best: weak.Fit, unit: fl
                 label=f"drift along {count} modes, tau = {tau * unit:.0e}",
             )  # fmt: skip
             _log_fit(given, fit)
-            drifting = max(drifting, fit, key=lambda fit: fit.evidence)
+            fits.append(fit)
             if fit.spread[-1] < LOOSE_END * fit.tau and not _far(fit.params, there, given.free):
                 break
     except (np.linalg.LinAlgError, RuntimeError) as error:
         given.log("drift", failed=str(error))
-    return drifting
+    return fits
 
 
 def _log_fit(given: Snapshot, fit: weak.Fit) -> None:
