@@ -13,6 +13,7 @@ import numpy as np
 
 from . import checkpoint, divergence, losses, sweeps
 from .cuda_execution import CudaExecutor
+from .errors import InputError
 
 Progress = Callable[[int], None]
 
@@ -33,7 +34,8 @@ class Batch:
         states, self.params = [], []
         for number, (y0, params) in enumerate(members):
             with _noting(number):
-                states.append(sim.check_state(y0))
+                on_card = None if isinstance(y0, np.ndarray) else sim.executor.adopt_unseen("y0", y0)
+                states.append(sim.check_state(y0) if on_card is None else on_card)
                 self.params.append(sim.check_params(params))
                 sim.check_stability(self.params[-1])
         self.states = states
@@ -50,6 +52,11 @@ class Batch:
         state = executor.pair("state", None)
         for number, y0 in enumerate(self.states):
             state.current.array[number].copy_to_device(y0.reshape(executor.flat_shape[1:]), stream=executor.stream)
+        if self.on_card:
+            wrong = executor.not_finite(state.current)
+            if wrong.any():
+                with _noting(int(np.argmax(wrong))):
+                    raise InputError("y0 has values that are not finite.")
         return state
 
     def _result(self, executor: CudaExecutor, state: Any) -> Any:

@@ -523,16 +523,21 @@ class CudaExecutor(Executor):
 
     def adopt(self, argument: str, array: Any) -> Any | None:
         """A device array that the user gave as one state or a batch, checked, or None if it is not on the card."""
+        device = self.adopt_unseen(argument, array)
+        if device is not None:
+            given = self.buffer("given")
+            self.copy(given, device)
+            if not self.finite(given):
+                raise InputError(f"{argument} has values that are not finite.")
+        return device
+
+    def adopt_unseen(self, argument: str, array: Any) -> Any | None:
+        """As `adopt`, without a look at the values."""
         device = cuda_device.as_device_array(array)
-        if device is None:
-            return None
-        cuda_device.check_layout(argument, device, self._user_shape(), self.dtype)
-        with cuda_device.outside_captures:
-            self.cuda.synchronize()  # what its library may still be doing, on a stream that we do not know
-        given = self.buffer("given")
-        self.copy(given, device)
-        if not self.finite(given):
-            raise InputError(f"{argument} has values that are not finite.")
+        if device is not None:
+            cuda_device.check_layout(argument, device, self._user_shape(), self.dtype)
+            with cuda_device.outside_captures:
+                self.cuda.synchronize()  # what its library may still be doing, on a stream that we do not know
         return device
 
 

@@ -228,6 +228,14 @@ def batches_on_the_card(case, cpu, card):
             except rd.DivergenceError as error:
                 if error.step != 1 or error.__notes__ != ["in member 1 of the batch"]:
                     wrong.append(f"{sim.backend}: diverged at step {error.step}, {error.__notes__}")
+    many[1] = case.y0
+    many[1, 0, 0] = np.nan
+    try:
+        card.run(kernels.cuda.to_device(many), case.params, steps=2)
+        wrong.append("a batch on the card is not looked at")
+    except rd.InputError as error:
+        if error.__notes__ != ["in member 1 of the batch"]:
+            wrong.append(f"the wrong member of a batch: {error.__notes__}")
     return wrong
 
 

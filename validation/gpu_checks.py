@@ -2,10 +2,11 @@
 
     python validation/gpu_checks.py [--quick] [--out FILE]
 
-On a card: the tests marked `gpu` (each contract test on the card, gradients equal to the CPU's to 1e-12, Taylor orders,
-the same bits twice), then `adjoint-rd bench --backend cuda` with the limits of issue 7. Anywhere: PTX of every kernel
-for four compute capabilities, and the simulator in every set-up. Writes a Markdown block with date, card and commit,
-ready for validation/RESULTS.md; ends with 1 if anything failed or was missed.
+On a card, first: the tests marked `gpu` (each contract test on the card, gradients equal to the CPU's to 1e-12, Taylor
+orders, the same bits twice), then `adjoint-rd bench --backend cuda` with the limits of issue 7. Anywhere: PTX of every
+kernel for four compute capabilities, and the simulator in every set-up. Writes a Markdown block with date, card and
+commit, ready for validation/RESULTS.md, and rewrites it after each part, so that a run that is cut off leaves what it
+had; ends with 1 if anything failed or was missed. Where there is no git, COMMIT in the environment names the commit.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,60 +25,62 @@ from adjoint_rd import BackendError, cuda_device  # noqa: E402
 
 
 def run(title, *command):
-    """Run a part, show its output, return (its last lines, whether it succeeded)."""
+    """Run a part, show its output as it comes, return (a line of Markdown on it, whether it succeeded)."""
     print(f"--- {title}", flush=True)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    print(done.stdout, flush=True)
-    last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-    verdict = "ok" if done.returncode == 0 else "FAILED"
-    return f"- {title}: {verdict}, {time.perf_counter() - start:.0f} s ({last.strip('= ')})", done.returncode == 0
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+    start, last = time.perf_counter(), "no output"
+    command = [sys.executable, *command]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as part:
+        for line in part.stdout:
+            print(line, end="", flush=True)
+            last = line.strip("=\n ") or last
+    verdict = "ok" if part.returncode == 0 else "FAILED"
+    return f"- {title}: {verdict}, {time.perf_counter() - start:.0f} s ({last})", part.returncode == 0
 
 
-def main():
+def about():
+    """(a line on the card, the date and the commit; whether there is a card)."""
+    from validation.bench import on_card
+
+    try:
+        cuda_device.module()
+    except BackendError as error:
+        when = f"date {time.strftime('%Y-%m-%d')}, commit {on_card.commit()}"
+        return f"{when}\nCUDA: compiled and simulated, not yet run on a card ({error})", False
+    return ", ".join(f"{name} {value}" for name, value in on_card.card().items()), True
+
+
+def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="the tests' selection of set-ups, and fewer rounds")
     p.add_argument("--out", type=Path, help="also write the Markdown block here")
-    options = p.parse_args()
+    options = p.parse_args(argv)
     if importlib.util.find_spec("numba_cuda") is None:
         p.error(f"numba-cuda is missing: {cuda_device.INSTALL}")
-    try:
-        cuda_device.module()
-        missing = None
-    except BackendError as error:
-        missing = str(error)
+    text, with_card = about()
+    quick = ["--quick"] if options.quick else []
+    tests = ["-m", "pytest", "tests/test_cuda.py", "-q", "-m"]
+    figures = Path(tempfile.mkdtemp()) / "figures.md"
     parts = [
-        ("PTX of every kernel, error messages", "-m", "pytest", "tests/test_cuda.py", "-q", "-m", "not gpu"),
+        ("PTX of every kernel, error messages", *tests, "not gpu"),
         ("simulator against the CPU", "tests/cuda_simulator.py", *([] if options.quick else ["--all"])),
     ]
-    lines = []
-    if missing is None:
-        from validation.bench import on_card as bench
-
-        lines.append(", ".join(f"{name} {value}" for name, value in bench.card().items()))
-        quick = ["--quick"] if options.quick else []
-        parts += [
-            ("tests on the card", "-m", "pytest", "tests/test_cuda.py", "-q", "-m", "gpu"),
-            ("speed on the card", "validation/bench/run.py", "--backend", "cuda", *quick),
-        ]
-    else:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-        lines.append(f"date {time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}")
-        lines.append(f"CUDA: compiled and simulated, not yet run on a card ({missing})")
-    results = [run(*part) for part in parts]
-    text = "\n".join(lines + [line for line, _ in results]) + "\n"
+    if with_card:
+        speed = ["validation/bench/run.py", "--backend", "cuda", "--markdown", str(figures), *quick]
+        parts = [("tests on the card", *tests, "gpu"), ("speed on the card", *speed), *parts]
+    fine = []
+    for part in parts:
+        line, succeeded = run(*part)
+        text += f"\n{line}"
+        fine.append(succeeded)
+        if options.out:
+            measured = f"\n\n{figures.read_text()}" if figures.exists() else "\n"
+            options.out.write_text(text + measured)
     print(text)
-    if options.out:
-        options.out.write_text(text)
-    return 0 if all(fine for _, fine in results) else 1
+    return 0 if all(fine) else 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The peers on a card, each run in a process of its own: batches of the problem of problem.py, float32.
 
-    prepare(n, steps, y0, target)    y0, target (B, 2, n, n); the parameters are B copies of problem.PARAMS
-                                     -> object with .gradient() and .forward(), which return when the card is done:
-                                     (L (B,), {name: (B,)}, dL/dy0 (B, 2, n, n)), and the final states
+prepare(n, steps, y0, target)    y0, target (B, 2, n, n); the parameters are B copies of problem.PARAMS
+                                 -> object with .gradient() and .forward(), which return when the card is done:
+                                 (L (B,), {name: (B,)}, dL/dy0 (B, 2, n, n)), and the final states: what has the
+                                 size of a state lies on the card before and after
 """
 
 import numpy as np
@@ -21,8 +22,12 @@ class Ours:
         many = len(y0) > 1
         losses = [rd.losses.L2(each) for each in target]
         start, params = (y0, [PARAMS] * len(y0)) if many else (y0[0], PARAMS)
+        if backend == "cuda":
+            from numba import cuda
+
+            start = cuda.to_device(start)
         loss = losses if many else losses[0]
-        self.run = lambda: np.reshape(sim.run(start, params, steps=steps).final, y0.shape)
+        self.run = lambda: sim.run(start, params, steps=steps).final
         self.grad = lambda: sim.gradient(start, params, loss, steps=steps)
 
     def gradient(self):
@@ -111,11 +116,14 @@ class Torch:
         values = 0.5 * ((final - self.target) ** 2).sum((1, 2, 3))
         values.sum().backward()
         grads = {name: x.grad.reshape(-1).cpu() for name, x in zip(PARAMS, p, strict=True)}
-        return values.detach().cpu(), grads, y0.grad.cpu()
+        self.torch.cuda.synchronize()
+        return values.detach().cpu(), grads, y0.grad
 
     def forward(self):
         with self.torch.no_grad():
-            return self._run(False)[2].cpu()
+            final = self._run(False)[2]
+        self.torch.cuda.synchronize()
+        return final
 
 
 RAW = r"""
@@ -153,7 +161,8 @@ class Cupy:
         for _ in range(self.steps):
             self.kernel(across, (32, 8), (y, z, self.cupy.int32(self.n), *numbers))
             y, z = z, y
-        return y.get()
+        self.cupy.cuda.Device().synchronize()
+        return y
 
 
 PEERS = {
