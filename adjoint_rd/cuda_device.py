@@ -15,7 +15,8 @@ import numpy as np
 from .errors import BackendError, InputError
 
 INSTALL = "pip install 'adjoint-rd[cuda]'"
-MOST_GRAPHS = 64  # a graph of some hundred launches takes about 1 MB of host memory
+MOST_GRAPHS = 256
+MOST_GRAPH_STEPS = 2**15  # in all of them: some hundred launches take about 1 MB of host memory
 CUDA_DEVICE = 2  # kDLCUDA of DLPack
 
 # While a stream that waits for the legacy default stream is captured, as Numba's streams do, no other thread may use
@@ -184,30 +185,34 @@ class Graphs:
     def __init__(self, stream: Any):
         self.stream = stream
         self.usable = hasattr(stream, "handle")  # the simulator's streams have none
-        self.known: dict[Hashable, Any] = {}
+        self.known: dict[Hashable, tuple[int, _Graph | None]] = {}  # the steps and the graph, if it was asked for twice
 
     def clear(self) -> None:
         """Forget all: the buffers that they use have moved."""
         self.known.clear()
 
-    def launch(self, key: Hashable, enqueue: Callable[[], None]) -> None:
-        """Do what `enqueue` launches on the stream; equal keys promise equal launches."""
+    def launch(self, key: Hashable, enqueue: Callable[[], None], steps: int) -> None:
+        """Do what `enqueue` launches on the stream, for so many steps; equal keys promise equal launches."""
         if not self.usable:
             enqueue()
-        elif key not in self.known:
+            return
+        if key not in self.known:
             enqueue()
-            if len(self.known) >= MOST_GRAPHS:
-                self.known.pop(next(iter(self.known)))
-            self.known[key] = None
-        else:
-            graph = self.known[key]
-            if graph is None:
-                graph = self._capture(enqueue)
-                if graph is None:
-                    enqueue()
-                    return
-                self.known[key] = graph
-            graph.launch()
+            self._make_room(steps)
+            self.known[key] = steps, None
+            return
+        graph = self.known[key][1] or self._capture(enqueue)
+        if graph is None:
+            enqueue()
+            return
+        self.known[key] = steps, graph
+        graph.launch()
+
+    def _make_room(self, steps: int) -> None:
+        """Give up the oldest."""
+        kept = sum(each for each, _ in self.known.values())
+        while self.known and (len(self.known) >= MOST_GRAPHS or kept + steps > MOST_GRAPH_STEPS):
+            kept -= self.known.pop(next(iter(self.known)))[0]
 
     def _capture(self, enqueue: Callable[[], None]) -> "_Graph | None":
         try:

@@ -288,7 +288,7 @@ class CudaExecutor(Executor):
                 x, y = y, x
 
         def chunk(done: int, count: int) -> None:
-            self.graphs.launch(("advance", fielded, id(state.current), count), lambda: enqueue(count))
+            self.graphs.launch(("advance", fielded, id(state.current), count), lambda: enqueue(count), count)
             state.took(count)
 
         self._in_chunks("advance", chunk, steps, 1, progress)
@@ -328,7 +328,7 @@ class CudaExecutor(Executor):
                 push(states[n], states[n + 1], work, plan, self._unread)
 
         def chunk(done: int, count: int) -> None:
-            self.graphs.launch(("record", fielded, id(states), done, count), lambda: enqueue(done, done + count))
+            self.graphs.launch(("record", fielded, id(states), done, count), lambda: enqueue(done, done + count), count)
 
         self._in_chunks("record", chunk, steps, 1, progress)
 
@@ -348,7 +348,7 @@ class CudaExecutor(Executor):
         def chunk(done: int, count: int) -> None:
             to = last - done
             key = ("reverse", sums.fielded, id(states), id(adjoint.current), id(sums.scalars), to, count)
-            self.graphs.launch(key, lambda: enqueue(to, count))
+            self.graphs.launch(key, lambda: enqueue(to, count), count)
             adjoint.took(count)
 
         self._in_chunks("reverse", chunk, last - first, 2, progress)
@@ -368,7 +368,7 @@ class CudaExecutor(Executor):
 
         def chunk(done: int, count: int) -> None:
             key = ("advance_tangent", fielded, id(state.current), id(tangent.current), count)
-            self.graphs.launch(key, lambda: enqueue(count))
+            self.graphs.launch(key, lambda: enqueue(count), count)
             state.took(count)
             tangent.took(count)
 
@@ -387,7 +387,9 @@ class CudaExecutor(Executor):
 
         def chunk(done: int, count: int) -> None:
             self.graphs.launch(
-                ("record_tangent", fielded, id(states), id(tangents), done, count), lambda: enqueue(done, done + count)
+                ("record_tangent", fielded, id(states), id(tangents), done, count),
+                lambda: enqueue(done, done + count),
+                count,
             )
 
         self._in_chunks("record_tangent", chunk, steps, 2, progress)
@@ -426,7 +428,7 @@ class CudaExecutor(Executor):
                 to,
                 count,
             )
-            self.graphs.launch(key, lambda: enqueue(to, count))
+            self.graphs.launch(key, lambda: enqueue(to, count), count)
             adjoint.took(count)
             adjoint_tangent.took(count)
 

@@ -106,6 +106,13 @@ def test_the_simulated_card_gives_what_the_cpu_gives():
     assert "largest relative error" in done.stdout
 
 
+@needs_numba_cuda
+@needs_no_card
+def test_the_host_asks_a_card_for_nothing_that_it_would_refuse():
+    done = python(str(HERE / "cuda_host.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_refused_graph_is_said_once_and_its_steps_are_launched_one_by_one(monkeypatch):
     def refuse(stream, enqueue):
         raise cuda_device._GraphError("cuStreamBeginCapture: not permitted")
@@ -115,9 +122,24 @@ def test_a_refused_graph_is_said_once_and_its_steps_are_launched_one_by_one(monk
     graphs, launched = cuda_device.Graphs(SimpleNamespace(handle=1)), []
     with pytest.warns(RuntimeWarning, match=r"not permitted.*one by one") as said:
         for _ in range(4):
-            graphs.launch("three steps", lambda: launched.append(3))
+            graphs.launch("three steps", lambda: launched.append(3), 3)
     assert launched == [3] * 4
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps", "times"), [(100, 10, 1), (3, cuda_device.MOST_GRAPH_STEPS // 2, 3), (300, 1, 3)]
+)
+def test_sequences_are_replayed_while_there_is_room_for_them(monkeypatch, keys, steps, times):
+    made = []
+    monkeypatch.setattr(cuda_device, "_Graph", lambda stream, enqueue: SimpleNamespace(launch=lambda: made.append(1)))
+    monkeypatch.setattr(cuda_device, "module", lambda: SimpleNamespace(defer_cleanup=nullcontext))
+    graphs, launched = cuda_device.Graphs(SimpleNamespace(handle=1)), []
+    for _ in range(3):
+        for key in range(keys):
+            graphs.launch(key, lambda: launched.append(1), steps)
+    assert len(launched) == times * keys
+    assert len(launched) + len(made) == 3 * keys
 
 
 GEOMETRIES = {  # the boundaries that take most code, and unequal spacings; axis 2 is the columns
