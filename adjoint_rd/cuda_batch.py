@@ -49,14 +49,15 @@ class Batch:
         return same and all(isinstance(y, np.ndarray) != self.on_card for y in self.states)
 
     def _start(self, executor: CudaExecutor) -> Any:
+        if not self.on_card:
+            return executor.pair("state", np.stack(self.states))
         state = executor.pair("state", None)
         for number, y0 in enumerate(self.states):
             state.current.array[number].copy_to_device(y0.reshape(executor.flat_shape[1:]), stream=executor.stream)
-        if self.on_card:
-            wrong = executor.not_finite(state.current)
-            if wrong.any():
-                with _noting(int(np.argmax(wrong))):
-                    raise InputError("y0 has values that are not finite.")
+        wrong = executor.not_finite(state.current)
+        if wrong.any():
+            with _noting(int(np.argmax(wrong))):
+                raise InputError("y0 has values that are not finite.")
         return state
 
     def _result(self, executor: CudaExecutor, state: Any) -> Any:
