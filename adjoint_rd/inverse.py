@@ -104,6 +104,7 @@ def invert(
     offset: bool = False,
     subsample: int = 1,
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    at_rest: bool = False,
     snapshots: bool = False,
     times: Any = None,
     dt: float | None = None,
@@ -147,6 +148,9 @@ def invert(
     bounds : dict, optional
         {name: (low, high)}. An estimate beyond is put on the bound, the others as they are given that; one that is 5
         standard errors beyond is refused.
+    at_rest : bool
+        You know that the pattern has come to rest. Otherwise an image of one species that is mostly empty ground is
+        refused: a few structures may be growing into it, which other parameters can imitate.
     snapshots : bool
         The first axis of `data` counts snapshots of the same parameters, each fitted by itself (with offset and noise
         of its own) and then put together by their covariances; if they contradict each other they are refused. `state`
@@ -184,16 +188,19 @@ def invert(
     if times is not None:
         from .inversion import movie_input
 
-        if offset or subsample != 1 or bounds or snapshots:
+        if offset or subsample != 1 or bounds or at_rest or snapshots:
             raise InputError(
-                "offset=, subsample=, bounds= and snapshots= are for snapshots; leave them out with times=."
+                "offset=, subsample=, bounds=, at_rest= and snapshots= are for snapshots; leave them out with times=."
             )
         found = movie_input.run(
             data, times, model=model, spacing=spacing, start=start, noise=noise, mask=mask, scale=scale,
             species=species, boundary=boundary, known=known, dt=dt, scheme=scheme, refine=refine, progress=progress,
         )  # fmt: skip
         return Inversion(**found)
-    options = (model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, bounds, progress)
+    options = (
+        model, spacing, start, noise, mask, scale, species, boundary, known, offset, subsample, bounds,
+        at_rest, progress,
+    )  # fmt: skip
     if snapshots:
         return Inversion(**_together(data, options))
     given = Snapshot(data, *options)

@@ -428,3 +428,17 @@ def test_a_creeping_pattern_of_8_bits_has_honest_errors(creeping):
     assert "drift" in fit.stages[-2]["stage"]
     assert np.max(np.abs(errors(fit, params))) < 2e-3
     assert np.max(np.abs(scores(fit, params))) < 3.0
+
+
+def test_few_structures_on_empty_ground_are_refused_unless_known_to_rest():
+    # The structure still grows, at 1.7e-4; v alone looks like one at rest with F 10 % larger.
+    params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
+    sim = rd.Simulation("gray_scott", rd.Grid((32, 32)), dt=1.0)
+    state = sim.run(sim.initial_state("square", rng=0), params, steps=500).final
+    image = np.round(255 * state[1]) / 255
+    found = rd.invert(image)
+    assert not found.success and "84 % of the image is empty ground" in found.message
+    assert "at_rest=True" in found.message and np.isnan(found.params["F"])
+    assert rd.invert(image, at_rest=True).success
+    both = rd.invert(state, species=("u", "v"))
+    assert not both.success or abs(both.params["F"] - params["F"]) < 3 * both.stderr["F"]

@@ -44,7 +44,7 @@ examples:
   adjoint-rd fit frames.npy --interval 10 --spacing 0.015625 --fixed F=0.029
 """
 
-ONE_FRAME = ("gain", "scale", "species", "offset", "subsample", "frame")
+ONE_FRAME = ("gain", "scale", "species", "offset", "at_rest", "subsample", "frame")
 MANY_FRAMES = ("refine", "substeps", "frames", "method", "interval")
 
 
@@ -66,6 +66,7 @@ def register(commands: Any) -> None:
     add("--scale", type=float, metavar="X", help="v is X times the file's values; the value of white in an image")
     add("--species", nargs="+", metavar="NAME", help="what it shows (default v; all if it has all)")
     add("--offset", action="store_true", default=None, help="an unknown constant has been added to the values")
+    add("--at-rest", action="store_true", default=None, help="you know that the pattern has stopped moving")
     add("--subsample", type=int, metavar="N", help="the file has every N-th cell of the grid along each axis")
     add("--frame", type=int, metavar="N", help="fit frame N alone, counted from 0")
     add("--no-landscape", dest="landscape", action="store_false", help="leave the objectives out of the figure")
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             kind = "the frames of a run" if single else "one frame"
             raise InputError(
-                f"--{name} is for {kind}; {args.file} has {count} frame{'s' * (count != 1)}"
+                f"--{name.replace('_', '-')} is for {kind}; {args.file} has {count} frame{'s' * (count != 1)}"
                 f"{'' if count == 1 or not single else ', and --frame picks one'}. See adjoint-rd fit --help."
             )
     return snapshot.run(args, observation) if single else frames.run(args, observation)

@@ -74,7 +74,8 @@ def _options(args: argparse.Namespace, observation: Any, model: Any) -> dict[str
         raise InputError(f"--gain known: {args.file} does not say the value of white; give --scale X.")
     spacing = one_or_many(args.spacing) if args.spacing else observation.spacing or 1.0
     return dict(
-        spacing=spacing, scale=scale, boundary=boundary, offset=bool(args.offset), subsample=args.subsample or 1,
+        spacing=spacing, scale=scale, boundary=boundary, offset=bool(args.offset),
+        subsample=args.subsample or 1, at_rest=bool(args.at_rest),
         noise=args.noise[0] if args.noise else None, known=named_values(args.fixed, "--fixed"),
         start=named_values(args.start, "--start") or None,
         species=None if species is None else species[0] if len(species) == 1 else species,

@@ -45,7 +45,7 @@ class Snapshot:
 
     def __init__(
         self, data: Any, model: Any, spacing: Any, start: Any, noise: Any, mask: Any, scale: Any, species: Any,
-        boundary: Any, known: Any, offset: Any, subsample: Any, bounds: Any, progress: Any,
+        boundary: Any, known: Any, offset: Any, subsample: Any, bounds: Any, at_rest: Any, progress: Any,
     ):  # fmt: skip
         self.model: Model = models.get(model)
         self.species = self._check_species(species)
@@ -68,6 +68,7 @@ class Snapshot:
         self.offset_unknown = bool(offset)
         if self.offset_unknown and len(self.species) > 1:
             raise InputError("offset=True is for one observed species.")
+        self.at_rest = bool(at_rest)
         self.known, self.ratios = self._check_known(known)
         self.bounds = self._check_bounds(bounds)
         self.start = self._check_start(start)

@@ -61,7 +61,7 @@ def _fit_tile(
     tile = Snapshot(
         data, given.model, given.grid.spacing, None, given.noise and given.noise / abs(given.scale), None,
         given.scale, [given.model.species[c] for c in given.species], "cropped", given.known, given.offset_unknown,
-        1, None, None,
+        1, None, given.at_rest, None,
     )  # fmt: skip
     found = refine(tile, begin, shift, spectrum, loose=False)
     return found if isinstance(found, str) else estimate.of_fit(tile, found, begin, spectrum)

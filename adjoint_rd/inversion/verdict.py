@@ -22,6 +22,8 @@ MOST_RATE = 5e-3  # of y_t against the reaction, root mean squares: more is not 
 MOST_CHI2 = 1.3
 GIVEN = "what was given (boundary=, scale=, offset=, known=)"
 RUN_TIME = 200.0
+MOST_GROUND = 2.0 / 3.0  # of the cells: patterns of the suite at rest have at most 0.63
+NEAR_REST = 0.02  # of a species' largest deviation from the rest state
 MOST_CHANGE = 0.05  # of the pattern's standard deviation in that time, beyond what its rate explains
 
 
@@ -76,6 +78,23 @@ def implausible(params: Mapping[str, float], model: Model, grid: Grid) -> str | 
                 return f"{name} = {value:.2g}, which would even out everything on this grid"
         elif model.name == "gray_scott" and not -2e-3 < value < 2.0:
             return f"{name} = {value:.2g}, outside the range of patterns"
+    return None
+
+
+def mostly_ground(model: Model, state: np.ndarray, params: Mapping[str, float]) -> str | None:
+    """Whether most of the grid is at the rest state, so that a few structures may be growing into it.
+
+    The growth of a few structures of one kind can hide in the parameters when one species alone is seen: their profile
+    is then that of structures at rest under other parameters, and the residual shows nothing.
+    """
+    away = [np.abs(s - rest) for s, rest in zip(state, model.rest_state(params), strict=True)]
+    ground = max(float(np.mean(each <= NEAR_REST * np.max(each))) for each in away)
+    if ground > MOST_GROUND:
+        return (
+            f"{100 * ground:.0f} % of the image is empty ground, into which such a pattern usually still grows, and "
+            "the growth of few structures can hide in the parameters. If you know that it has come to rest, say "
+            "at_rest=True; else observe the other species as well, or wait until it fills the image."
+        )
     return None
 
 
