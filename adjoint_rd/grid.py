@@ -61,7 +61,7 @@ class Grid:
         if self.wall is not None:
             try:
                 wall = tuple(float(value) for value in np.atleast_1d(np.asarray(self.wall, dtype=float)))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise InputError(f"wall={self.wall!r} must be one number per species.") from None
             if not np.all(np.isfinite(wall)):
                 raise InputError(f"wall={self.wall!r} must be finite.")
@@ -129,6 +129,8 @@ def _check_spacing(name: str, value: Any) -> float:
         raise InputError(
             f"{name}={shown(value)} must be a positive finite length, in the unit that the diffusivities use."
         )
+    if not 1e-100 < number < 1e100:
+        raise InputError(f"{name}={shown(value)} is so far from 1 that its square is no number; use another unit.")
     return number
 
 

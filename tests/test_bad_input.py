@@ -28,6 +28,8 @@ import adjoint_rd as rd
         (dict(spacing=0), r"spacing=0 must be a positive finite length"),
         (dict(spacing=-1.0), r"spacing=-1.0 must be"),
         (dict(spacing=math.nan), r"spacing=nan must be"),
+        (dict(spacing=1e-200), r"spacing=1e-200 is so far from 1 that its square is no number"),
+        (dict(boundary="dirichlet", wall=10**400), r"wall=.* must be one number per species"),
         (dict(spacing=1j), r"spacing=1j must be"),
         (dict(spacing=True), r"spacing=True must be"),
         (dict(spacing=(1.0, 2.0, 3.0)), r"has 3 entries; give one, or one for each of the 2 axes"),

@@ -102,6 +102,8 @@ def _species(model: models.Model, species: Any) -> tuple[tuple[int, ...], bool]:
 def _frames(data: Any, mask: Any, count: int, single: bool) -> tuple[np.ndarray, np.ndarray]:
     hidden = np.ma.getmaskarray(data) if np.ma.isMaskedArray(data) else False
     array = as_real_array("data", data).astype(np.float64)
+    if array.ndim < 2:
+        raise InputError(f"data has shape {array.shape}; with times it must be (frames, *grid).")
     seen = ~np.isnan(array) & ~np.broadcast_to(hidden, array.shape)
     if single:
         array, seen = array[:, None], seen[:, None]
@@ -168,7 +170,7 @@ def _dt(dt: Any, gap: float) -> float:
 
 
 def _refine(refine: Any, grid: Grid) -> tuple[int, ...]:
-    values = tuple(sorted({check_count("refine", R, 1) for R in ([refine] if np.ndim(refine) == 0 else refine)}))
+    values = tuple(sorted({check_count("refine", R, 1) for R in (refine if isinstance(refine, (tuple, list)) else [refine])}))
     if not values:
         raise InputError("refine is empty; give one value or several, such as (1, 2, 3).")
     if any(R % values[0] for R in values):

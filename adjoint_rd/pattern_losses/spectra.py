@@ -144,6 +144,8 @@ class LogSpectrum(_Power):
         sigma: Any = 1.0,
     ):
         self.remove_mean = check_choice("mean", mean, ("remove", "keep")) == "remove"
+        if not isinstance(radial, (bool, np.bool_)):
+            raise InputError(f"radial={radial!r} must be True or False.")
         self.radial = bool(radial)
         self.taper = None if window is None else check_choice("window", window, TAPERS)
         self.patch = None if patch is None else check_count("patch", patch, 2)
