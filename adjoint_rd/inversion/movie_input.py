@@ -170,7 +170,8 @@ def _dt(dt: Any, gap: float) -> float:
 
 
 def _refine(refine: Any, grid: Grid) -> tuple[int, ...]:
-    values = tuple(sorted({check_count("refine", R, 1) for R in (refine if isinstance(refine, (tuple, list)) else [refine])}))
+    given = refine if isinstance(refine, (tuple, list)) else [refine]
+    values = tuple(sorted({check_count("refine", R, 1) for R in given}))
     if not values:
         raise InputError("refine is empty; give one value or several, such as (1, 2, 3).")
     if any(R % values[0] for R in values):
