@@ -122,7 +122,7 @@ def _noisy(given, fraction, slow=False, draws=None):
                 else:
                     v, sigma = with_noise(state[1], fraction, draw + 100 * again), fraction * state[1].max()
                 rate = p.slow_rate if slow else p.steady_rate
-                return {**one(v, p.params), "bound": bound(state, p.params, sigma), "rate": rate}
+                return {**one(v, p.params, at_rest=not slow), "bound": bound(state, p.params, sigma), "rate": rate}
 
             yield f"{p.name}/{draw}" + (f"/{again}" if again else ""), row
 

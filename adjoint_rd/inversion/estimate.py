@@ -107,7 +107,8 @@ def _checked(given: Snapshot, found: Estimate, params: dict[str, float]) -> Esti
     if reason:
         return f"the fit leads to {reason}; the image is no steady pattern of {given.model.name}"
     if not given.at_rest and len(given.species) < len(given.model.species):
-        reason = verdict.mostly_ground(given.model, found.state.reshape(len(given.model.species), -1), params)
+        state = found.state.reshape(len(given.model.species), -1)
+        reason = verdict.mostly_ground(given.model, state, params, given.species)
         if reason:
             return reason
     if not (given.hole | given.edge).any():  # there the state is not known everywhere

@@ -6,7 +6,7 @@ Every function returns a reason in words, or None if all is well.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ MOST_RATE = 5e-3  # of y_t against the reaction, root mean squares: more is not 
 MOST_CHI2 = 1.3
 GIVEN = "what was given (boundary=, scale=, offset=, known=)"
 RUN_TIME = 200.0
-MOST_GROUND = 2.0 / 3.0  # of the cells: patterns of the suite at rest have at most 0.63
+MOST_GROUND = 2.0 / 3.0  # of the cells; measured: 0.69 to 0.84 where growth of a few structures hid in the parameters
 NEAR_REST = 0.02  # of a species' largest deviation from the rest state
 MOST_CHANGE = 0.05  # of the pattern's standard deviation in that time, beyond what its rate explains
 
@@ -81,14 +81,15 @@ def implausible(params: Mapping[str, float], model: Model, grid: Grid) -> str | 
     return None
 
 
-def mostly_ground(model: Model, state: np.ndarray, params: Mapping[str, float]) -> str | None:
-    """Whether most of the grid is at the rest state, so that a few structures may be growing into it.
+def mostly_ground(model: Model, state: np.ndarray, params: Mapping[str, float], species: Sequence[int]) -> str | None:
+    """Whether most of the grid is at the observed species' rest state, so that a few structures may be growing there.
 
     The growth of a few structures of one kind can hide in the parameters when one species alone is seen: their profile
     is then that of structures at rest under other parameters, and the residual shows nothing.
     """
-    away = [np.abs(s - rest) for s, rest in zip(state, model.rest_state(params), strict=True)]
-    ground = max(float(np.mean(each <= NEAR_REST * np.max(each))) for each in away)
+    rest = model.rest_state(params)
+    away = [np.abs(state[c] - rest[c]) for c in species]
+    ground = min(float(np.mean(each <= NEAR_REST * np.max(each))) for each in away)
     if ground > MOST_GROUND:
         return (
             f"{100 * ground:.0f} % of the image is empty ground, into which such a pattern usually still grows, and "
