@@ -1,5 +1,8 @@
 """Parameters from patterns: short versions of validation/inversion_suite.py, and the parts."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -7,7 +10,7 @@ from scipy import optimize, stats
 import adjoint_rd as rd
 from adjoint_rd import models, presets
 from adjoint_rd.inverse import invert
-from adjoint_rd.inversion import cleanup, constraints, drift, misfit, start, tiles, weak
+from adjoint_rd.inversion import cleanup, constraints, drift, misfit, refine, start, tiles, weak
 from adjoint_rd.sparse import System
 
 N = 40
@@ -442,3 +445,12 @@ def test_few_structures_on_empty_ground_are_refused_unless_known_to_rest():
     assert rd.invert(image, at_rest=True).success
     both = rd.invert(state, species=("u", "v"))
     assert not both.success or abs(both.params["F"] - params["F"]) < 3 * both.stderr["F"]
+
+
+def test_a_ladder_that_fails_at_once_does_not_spoil_the_covariance_of_the_others():
+    params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
+    begun = weak.start_fit(params, np.ones((2, 8, 8)))
+    done = replace(begun, evidence=3.0, covariance=np.diag([1.0, 2.0, 3.0, 4.0]))
+    failed = replace(begun, evidence=-np.inf)
+    mixed = refine._with_doubt(SimpleNamespace(free=NAMES), done, [failed, done], 0)
+    np.testing.assert_allclose(mixed.covariance, np.diag([1.0, 2.0, 3.0, 4.0]))

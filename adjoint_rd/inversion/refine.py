@@ -144,6 +144,9 @@ def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: in
     log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With `count` data whose
     sigma was measured, each evidence is taken at the sigma of its own fit.
     """
+    fits = [fit for fit in fits if np.isfinite(fit.evidence)]  # a ladder whose first rung failed has only its start
+    if not fits:
+        return best
     evidence = np.array([fit.evidence for fit in fits])
     if count:
         ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)
