@@ -16,6 +16,7 @@ from .arrays import as_real_array
 from .errors import InputError, check_choice, check_count, check_number
 from .files import replacing
 from .landscape import Landscape
+from .paths import as_path
 
 __all__ = ["check_path", "runs", "slices", "training", "write"]
 
@@ -175,10 +176,7 @@ def write(frames: Iterable[Any], path: Any, *, fps: float = 12.0) -> None:
 
 def check_path(path: Any) -> Path:
     """Return `path` if an animation can be written there, or raise an `InputError`: ask before a long run."""
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InputError(f"path={path!r} must be a string or a path.") from None
+    path = as_path(path)
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise InputError(f"path={str(path)!r} must end in .gif or .mp4.")
     if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:

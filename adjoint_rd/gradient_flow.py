@@ -132,6 +132,11 @@ def gradient_flow(
     )
 
 
+def norm_at_end(norm: np.ndarray) -> float:
+    """What an explosion is measured from: the largest norm within the first tenth of the way back."""
+    return float(np.max(norm[: max(2, 1 + len(norm) // 10)]))
+
+
 def _judge(
     back: np.ndarray,
     norm: np.ndarray,
@@ -141,9 +146,8 @@ def _judge(
     vanish: float,
     closeness: float,
 ) -> GradientFlow:
-    near = max(2, 1 + len(norm) // 10)
     finite = np.where(np.isfinite(norm), norm, np.inf)
-    exploded = np.flatnonzero(finite > explode * np.max(finite[:near]))
+    exploded = np.flatnonzero(finite > explode * norm_at_end(finite))
     small = finite < vanish * np.max(finite)
     vanished = len(small) - int(np.argmin(small[::-1])) if small.any() and not small.all() else len(small)
     explodes_at = int(back[exploded[0]]) if exploded.size else None

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DivergenceError, InputError, check_choice, check_count, check_number
-from .gradient_flow import GradientFlow, gradient_flow
+from .gradient_flow import GradientFlow, gradient_flow, norm_at_end
 from .indicators import checkerboard, flip, lowest_multiplier, outside, spectral_radius
 from .simulation import Simulation
 from .stability import constraint
@@ -481,8 +481,7 @@ def exploding_adjoint(
     flow = gradient_flow(sim, y0, params, loss, steps=steps, window=window, explode=explode, points=points)
     if flow.explodes_at is None:
         return None
-    near = max(2, 1 + len(flow.norm) // 10)
-    number = float(flow.norm[list(flow.back).index(flow.explodes_at)] / np.max(flow.norm[:near]))
+    number = float(flow.norm[list(flow.back).index(flow.explodes_at)] / norm_at_end(flow.norm))
     return Alarm(
         "adjoint",
         steps - flow.explodes_at,

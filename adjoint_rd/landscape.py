@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from . import losses as losses_module
 from .arrays import as_real_array
 from .bifurcations import Line, blue_state, boundaries, turing_excess
 from .errors import CheckpointError, DivergenceError, InputError, StabilityError, attach_result, check_count, shown
+from .paths import as_path
 from .simulation import Simulation
 
 FILE_FORMAT, FILE_VERSION = "adjoint_rd.landscape", 2
@@ -229,16 +229,7 @@ class _Scan:
         """The simulation of this thread: buffers are not shared."""
         found = getattr(self._local, "sim", None)
         if found is None:
-            sim = self.sim
-            found = self._local.sim = Simulation(
-                sim.model,
-                sim.grid,
-                dt=sim.dt,
-                scheme=sim.scheme_name,
-                dtype=sim.dtype,
-                stability=sim.stability,
-                threads=1,
-            )
+            found = self._local.sim = self.sim.single()
         return found
 
     def _point(self, sim: Simulation, index: tuple[int, ...]) -> np.ndarray:
@@ -278,10 +269,7 @@ class _ScanFile:
     """The archive of a scan, and the generation before it."""
 
     def __init__(self, path: Any, scan: _Scan):
-        try:
-            self.path = Path(path)
-        except TypeError:
-            raise InputError(f"path={path!r} must be a string or a path.") from None
+        self.path = as_path(path)
         self.scan, self.identity = scan, scan.identity()
         self._written = time.monotonic()
         if self.path.is_dir():

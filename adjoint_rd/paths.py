@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 
 def target(path: Any, suffix: str) -> Path:
     """Return a path that a file can be written to, or raise an `InputError` that says what is wrong."""
-    path = _as_path(path)
+    path = as_path(path)
     if path.suffix.lower() != suffix:
         raise InputError(f"path={str(path)!r} must end in {suffix}.")
     if path.is_dir():
@@ -64,7 +64,7 @@ def target(path: Any, suffix: str) -> Path:
 
 def source(path: Any) -> Path:
     """Return the path of a file that exists, or raise an `InputError` that names one spelt alike."""
-    path = _as_path(path)
+    path = as_path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file.")
     if not path.exists():
@@ -73,7 +73,8 @@ def source(path: Any) -> Path:
     return path
 
 
-def _as_path(path: Any) -> Path:
+def as_path(path: Any) -> Path:
+    """Return a path, or raise an `InputError` for what is none."""
     try:
         return Path(path)
     except TypeError:

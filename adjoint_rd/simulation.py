@@ -664,12 +664,12 @@ class Simulation:
     def _in_batch(self, jobs: list[Any], progress: Progress | None) -> list[Any]:
         def worker(number: int) -> Simulation:
             while len(self._workers) <= number:
-                self._workers.append(self._single())
+                self._workers.append(self.single())
             return self._workers[number]
 
         return batch.run_members(jobs, worker, self.executor.threads or available_threads(), progress)
 
-    def _single(self) -> "Simulation":
+    def single(self) -> "Simulation":
         """The same simulation with buffers of its own and one thread."""
         return Simulation(
             self.model,

@@ -75,3 +75,18 @@ class Wavy:
 def dot(one, other):
     """The inner product of two (params, initial) pairs."""
     return sum(np.sum(one[0][name] * other[0][name]) for name in one[0]) + np.sum(one[1] * other[1])
+
+
+def decay(**changes):
+    """u_t = Du Lap u - r u, with changes."""
+    given = dict(
+        name="decay",
+        species=("u",),
+        parameters=("r",),
+        reaction=lambda s, p: (-p[0] * s[0],),
+        reaction_j=lambda s, p, t, dp: (-p[0] * t[0] - dp[0] * s[0],),
+        reaction_jt=lambda s, p, a: (-p[0] * a[0],),
+        reaction_pt=lambda s, p, a: (-s[0] * a[0],),
+        rest=lambda p: (0.0,),
+    )
+    return rd.Model(**given | changes)

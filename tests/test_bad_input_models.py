@@ -5,23 +5,9 @@ import math
 import numpy as np
 import pytest
 from bad_input import refused
+from setups import decay
 
 import adjoint_rd as rd
-
-
-def decay(**changes):
-    """u_t = Du Lap u - r u, with changes."""
-    given = dict(
-        name="decay",
-        species=("u",),
-        parameters=("r",),
-        reaction=lambda s, p: (-p[0] * s[0],),
-        reaction_j=lambda s, p, t, dp: (-p[0] * t[0] - dp[0] * s[0],),
-        reaction_jt=lambda s, p, a: (-p[0] * a[0],),
-        reaction_pt=lambda s, p, a: (-s[0] * a[0],),
-        rest=lambda p: (0.0,),
-    )
-    return rd.Model(**given | changes)
 
 
 @pytest.mark.parametrize(

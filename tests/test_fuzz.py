@@ -25,6 +25,9 @@ LOSS = rd.losses.L2(0.9 * Y0)
 OBJ = rd.Objective(SIM, Y0, LOSS, steps=3, free=("F", "k"), fixed=dict(Du=0.16, Dv=0.08))
 X0 = OBJ.pack(F=0.04, k=0.06)
 UNIFORM = np.full((20, 20), 0.3)  # refused as no pattern, once its arguments are checked
+INVERSION = dict(
+    spacing=1.0, start=None, noise=None, mask=None, scale=1.0, species=None, boundary="periodic", known=None
+)
 
 WORDS = (
     "gray_scott",
@@ -220,39 +223,19 @@ TARGETS = {
     "invert": (
         rd.invert,
         dict(
+            INVERSION,
             data=UNIFORM,
             model="gray_scott",
-            spacing=1.0,
-            start=None,
-            noise=None,
-            mask=None,
-            scale=1.0,
-            species=None,
-            boundary="periodic",
-            known=None,
             offset=False,
             subsample=1,
             bounds=None,
+            at_rest=False,
             snapshots=False,
         ),
     ),
     "invert a movie": (
         rd.invert,
-        dict(
-            data=np.stack([UNIFORM] * 5),
-            times=np.arange(5.0),
-            spacing=1.0,
-            start=None,
-            noise=None,
-            mask=None,
-            scale=1.0,
-            species=None,
-            boundary="periodic",
-            known=None,
-            dt=None,
-            scheme=None,
-            refine=1,
-        ),
+        dict(INVERSION, data=np.stack([UNIFORM] * 5), times=np.arange(5.0), dt=None, scheme=None, refine=1),
     ),
     "invert_statistics": (  # the library's name is refused, once all else is checked
         rd.invert_statistics,

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from setups import decay
 
 import adjoint_rd as rd
 from adjoint_rd import models, penalties, validate
@@ -39,16 +40,7 @@ def test_complex_steps_find_a_wrong_term():
     assert not report.passed and report.worst > 1e-4 and "FAILED for" in str(report)
 
 
-DECAY = rd.Model(
-    name="decay",
-    species=("u",),
-    parameters=("r",),
-    reaction=lambda s, p: (-p[0] * s[0],),
-    reaction_j=lambda s, p, t, dp: (-p[0] * t[0] - dp[0] * s[0],),
-    reaction_jt=lambda s, p, a: (-p[0] * a[0],),
-    reaction_pt=lambda s, p, a: (-s[0] * a[0],),
-    rest=lambda p: (0.0,),
-)
+DECAY = decay()
 
 
 def test_a_linear_problem_has_no_remainder_to_measure():

@@ -158,6 +158,8 @@ class _Features:
     def __init__(self, observer: Observer, params: Mapping[str, float]):
         self.grid, part = observer.grid, observer.part
         self.spectral = Spectral(self.grid)
+        walls = sum(kind != "periodic" for kind in self.grid.boundary)  # see `cleanup.spectrum`
+        self.unit = np.sqrt(self.grid.size * 2.0**walls)
         kinetics = tuple(params[name] for name in observer.model.parameters)
         self.hats = []
         for o in observer.frames:
@@ -167,12 +169,10 @@ class _Features:
             self.hats.append(self.transformed(np.stack([o, s, reaction])))
 
     def transformed(self, a: np.ndarray) -> np.ndarray:
-        walls = sum(kind != "periodic" for kind in self.grid.boundary)  # see `cleanup.spectrum`
-        return self.spectral.forth(a.reshape(-1, *self.grid.shape)) / np.sqrt(self.grid.size * 2.0**walls)
+        return self.spectral.forth(a.reshape(-1, *self.grid.shape)) / self.unit
 
     def back(self, hat: np.ndarray) -> np.ndarray:
-        walls = sum(kind != "periodic" for kind in self.grid.boundary)
-        return self.spectral.back(hat * np.sqrt(self.grid.size * 2.0**walls))
+        return self.spectral.back(hat * self.unit)
 
     def at(self, frame: int) -> np.ndarray:
         return np.concatenate(self.hats[frame : frame + AHEAD])

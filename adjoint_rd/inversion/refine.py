@@ -155,15 +155,15 @@ def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: in
     k = len(given.free)
     total = np.zeros_like(best.covariance)
     for fit, weight in zip(fits, weights / weights.sum(), strict=True):
-        covariance = best.covariance.copy() if fit.evidence == best.evidence else fit.covariance.copy()
+        if weight <= 1e-6:
+            continue
         moved = [
             np.log(fit.params[n] / best.params[n]) if min(fit.params[n], best.params[n]) > 0.0
             else fit.params[n] - best.params[n]
             for n in given.free
         ]  # fmt: skip
-        covariance[:k, :k] += np.outer(moved, moved)
-        if weight > 1e-6:
-            total += weight * covariance
+        total += weight * fit.covariance
+        total[:k, :k] += weight * np.outer(moved, moved)
     return replace(best, covariance=total)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from .. import models
-from ..arrays import as_array, as_dict, as_names, as_numbers
+from ..arrays import as_array, as_dict, as_names, as_numbers, as_real_array
 from ..errors import InputError, check_choice, check_count, check_number, did_you_mean
 from ..grid import Grid
 from ..models import Model
@@ -116,9 +116,7 @@ class Snapshot:
         return tuple(names.index(name) for name in given)
 
     def _check_data(self, data: Any, mask: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
-        array = as_array("data", data)
-        if array.dtype.kind not in "iufb" or array.dtype.kind == "b":
-            raise InputError(f"data has dtype {array.dtype}; it must be real numbers.")
+        array = as_real_array("data", data)
         hidden = np.ma.getmaskarray(data) if np.ma.isMaskedArray(data) else np.zeros(array.shape, dtype=bool)
         array = np.array(array, dtype=np.float64)
         if single:
