@@ -22,6 +22,8 @@ DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the 
 LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
+SLIGHT = 1e-2  # weight in the mixture below which a fit is taken as it is
+SETTLING, LEAST_GAIN = 4, 1e-5  # iterations, and change of the cost, at which a fit has settled
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 
 
@@ -81,7 +83,7 @@ def refine(
         drifting = _with_drift(given, problem, best, unit)
         fits += drifting
         best = _best([best, *drifting])
-    return _with_doubt(given, best, fits, 0 if given.noise is not None or spectrum.step else problem.data.count)
+    return _with_doubt(given, problem, best, fits, given.noise is None and not spectrum.step)
 
 
 def _first_rungs(
@@ -137,26 +139,34 @@ def _best(fits: list[weak.Fit]) -> weak.Fit:
     return max(fits, key=lambda fit: fit.evidence)
 
 
-def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: int) -> weak.Fit:
+def _with_doubt(
+    given: Snapshot, problem: weak.Problem, best: weak.Fit, fits: list[weak.Fit], measured: bool
+) -> weak.Fit:
     """`best` with the covariance of the mixture of all fits that the evidence does not rule out, about its estimate.
 
     (Bayesian model averaging, J. A. Hoeting et al., Stat. Sci. 14 (1999) 382; those within `UNDECIDED` of the largest
-    log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With `count` data whose
-    sigma was measured, each evidence is taken at the sigma of its own fit.
+    log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With a `measured` sigma
+    each evidence is taken at the sigma of its own fit.
     """
     fits = [fit for fit in fits if np.isfinite(fit.evidence)]  # a ladder whose first rung failed has only its start
     if not fits:
         return best
     evidence = np.array([fit.evidence for fit in fits])
-    if count:
+    if measured:
+        count = problem.data.count
         ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)
         evidence = evidence + 0.5 * count * (ratio - 1.0 - np.log(ratio))
     weights = np.exp(np.minimum(evidence - evidence.max() + UNDECIDED, 0.0))
+    weights /= weights.sum()
+    settled = {id(fit): _settled(problem, fit) for fit, weight in zip(fits, weights, strict=True) if weight > SLIGHT}
+    best = settled.get(id(best)) or _settled(problem, best)
+    _log_fit(given, best)
     k = len(given.free)
     total = np.zeros_like(best.covariance)
-    for fit, weight in zip(fits, weights / weights.sum(), strict=True):
+    for fit, weight in zip(fits, weights, strict=True):
         if weight <= 1e-6:
             continue
+        fit = settled.get(id(fit), fit)
         moved = [
             np.log(fit.params[n] / best.params[n]) if min(fit.params[n], best.params[n]) > 0.0
             else fit.params[n] - best.params[n]
@@ -165,6 +175,19 @@ def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: in
         total += weight * fit.covariance
         total[:k, :k] += weight * np.outer(moved, moved)
     return replace(best, covariance=total)
+
+
+def _settled(problem: weak.Problem, fit: weak.Fit) -> weak.Fit:
+    """`fit` taken on to where its cost stands still.
+
+    A cost that could fall by 0.01 still says little of the parameters, but there the curvature of the equation, times
+    its residual over tau^2, can be as large as all that the data tell, and the covariance is not that of the minimum.
+    """
+    there = problem.fit(
+        fit, fit.sigma, fit.tau, modes=fit.modes, spread=fit.spread, max_iterations=SETTLING, tol=0.0,
+        least_gain=LEAST_GAIN, evidence=False, label=fit.label,
+    )  # fmt: skip
+    return replace(there, evidence=fit.evidence, converged=fit.converged or there.converged)
 
 
 def _reaction(given: Snapshot, state: np.ndarray, params: dict[str, float]) -> float:

@@ -181,15 +181,18 @@ class Problem:
         tau: float,
         *,
         modes: drift.Modes | None = None,
-        spread: float = 1e-3,
+        spread: float | np.ndarray = 1e-3,
         max_iterations: int = 10,
         tol: float = 3e-5,
+        least_gain: float = 1e-2,
         evidence: bool = True,
         label: str = "",
     ) -> Fit:
         """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module.
 
-        With `modes` the t_i start at `spread`.
+        It ends when a step changes the parameters by less than `tol` or the cost by less than `least_gain`; a change
+        of the cost by much less than one unit changes nothing that the data could show. With `modes` the t_i start at
+        `spread`.
         """
         E = np.zeros((start.state.size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
         scales: Scales = (sigma, tau, np.full(E.shape[1], spread))
@@ -210,8 +213,7 @@ class Problem:
             taken += 1
             gained = cost.value - cost_there.value
             at, cost = there, cost_there
-            # A step that changes the cost by much less than one unit changes nothing that the data could show.
-            if largest < tol or gained < 1e-2:
+            if largest < tol or gained < least_gain:
                 converged = True
                 if largest < SMALL:
                     break
