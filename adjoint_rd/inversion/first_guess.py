@@ -20,6 +20,8 @@ CLEAN = 1e-3  # a strong residual below this needs no refinement
 MARGIN = 8  # cells beside a hole or a cut edge that the residual start leaves out
 QUIET = 1e-4  # noise over the largest value below which a large residual cannot come from noise
 USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a second start then, for spacing 1
+LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
+LOUD_ITERATIONS = 20  # of the residual start then
 BAND = 1.0  # wavenumber times spacing up to which the first residual fit of noisy data looks
 
 
@@ -47,7 +49,8 @@ def from_one_species(given: Snapshot, image: np.ndarray, spectrum: cleanup.Spect
     weight = _margin(given, MARGIN)
     shift = _find_offset(given, image, part, weight, spectrum) if given.offset_unknown else 0.0
     image = image - shift
-    raw = _best_start(given, Residual(given.model, given.grid, image, part, given.known, weight), part)
+    loud = is_loud(given, image, spectrum)
+    raw = _best_start(given, Residual(given.model, given.grid, image, part, given.known, weight), part, loud)
     given.log("residual", params=raw.params, residual=raw.residual, iterations=raw.iterations)
     sane = not verdict.implausible(raw.params, given.model, given.grid)
     complete = weight is None and given.subsample == 1 and not given.offset_unknown
@@ -63,7 +66,7 @@ def from_one_species(given: Snapshot, image: np.ndarray, spectrum: cleanup.Spect
         band = Residual(
             given.model, given.grid, smooth, part, given.known, weight, cutoff=min(spectrum.cutoff, BAND / h)
         )
-        begin = _best_start(given, band, part)
+        begin = _best_start(given, band, part, loud)
         given.log("residual, low-pass", params=begin.params, residual=begin.residual, iterations=begin.iterations)
         if part.green:
             h2 = float(np.prod(given.grid.spacing)) ** (2.0 / given.grid.ndim)
@@ -131,8 +134,16 @@ def usual_start(given: Snapshot, state: np.ndarray) -> StartFit:
     return StartFit(usual, state, np.nan, 0)
 
 
-def _best_start(given: Snapshot, problem: Residual, part: Structure) -> StartFit:
-    """The residual fit from the first start; from the others too if its result is implausible."""
+def is_loud(given: Snapshot, image: np.ndarray, spectrum: cleanup.Spectrum) -> bool:
+    """Whether there is so much noise that a fit from the usual parameters is tried too."""
+    usual = given.model.name in USUAL and len(given.species) == 1
+    return usual and spectrum.noise > LOUD * float(np.max(np.abs(image)))
+
+
+def _best_start(given: Snapshot, problem: Residual, part: Structure, loud: bool) -> StartFit:
+    """The residual fit from the first start; from the others too if its result is implausible and noise not why."""
+    if loud:
+        return problem.fit(_starts(given, part)[0], max_iterations=LOUD_ITERATIONS)
     best = None
     for n, start in enumerate(_starts(given, part)):
         fit = problem.fit(start)

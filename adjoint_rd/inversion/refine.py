@@ -8,22 +8,23 @@ from dataclasses import replace
 import numpy as np
 
 from . import cleanup, drift, verdict, weak
-from .first_guess import USUAL, usual_start
+from .first_guess import is_loud, usual_start
 from .snapshot import Snapshot
 from .start import StartFit
 
-LADDER = (1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # tau, in units of the largest value over time
-FIRST_RUNGS = ((1e-3, 4), (1e-4, 8))  # tau and iterations from each start, before the ladder
-LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
-FAR = 0.2  # change of a logarithm in the first rungs from which their result is not trusted alone
+LADDER = (1e-4, 1e-5, 1e-6)  # tau, in units of the largest value over time
+BETWEEN = (3e-5, 3e-6)  # tried beside the one of most evidence, where that is not the last
+NEXT = 5.0  # between these the ratio is less
+FIRST_ITERATIONS = 12  # from each start, with the first tau;
+AGREED = 0.05  # difference of a parameter up to which two starts have led to the same,
+RULED_OUT = 100.0  # and of the cost from which one of them is out
+FAR = 0.2  # change of a parameter in the first rung from which its result is not trusted alone
 CELLS_PER_MODE = 64  # one mode of the drift for so many cells,
 MODES = (48, 128)  # within these limits
 DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the first, see LOOSE_END
 LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
-SLIGHT = 1e-2  # weight in the mixture below which a fit is taken as it is
-SETTLING, LEAST_GAIN = 4, 1e-5  # iterations, and change of the cost, at which a fit has settled
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 
 
@@ -45,72 +46,73 @@ def refine(
     sigma = max(spectrum.noise, 1e-5 * top)
     params = {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
     unit = max(_reaction(given, begin.state, params) / 0.01, 1e-6)  # the ladder's values are for reactions of 0.01
+    loud = is_loud(given, begin.state, spectrum)
+    first = weak.start_fit(params, begin.state, offset=shift)
     try:
         if loose:
-            fit = _first_rungs(given, problem, begin, params, shift, sigma, unit)
+            reached = _first_rung(given, problem, first, sigma, unit, loud)
         else:
-            first = weak.start_fit(params, begin.state, offset=shift)
-            fit = problem.fit(first, sigma, LADDER[1] * unit, evidence=False)
+            reached = [problem.fit(first, sigma, BETWEEN[0] * unit, evidence=False)]
     except np.linalg.LinAlgError as error:
         return f"the refinement failed ({error})."
-    if fit.chi2 > 3.0:
-        return str(verdict.misfit(fit, given.model))
-    reason = verdict.implausible(fit.params, given.model, given.grid)
+    if reached[0].chi2 > 3.0:
+        return str(verdict.misfit(reached[0], given.model))
+    reason = verdict.implausible(reached[0].params, given.model, given.grid)
     if reason:  # among others F, k, Dv -> 0, where every equation holds trivially
         return f"the refinement leads to {reason}; the image is no steady pattern of {given.model.name}."
     if spectrum.step:
         problem = weak.Problem(given.system, replace(data, step=spectrum.step), given.free)
         before = np.sqrt(max(spectrum.noise**2 - spectrum.step**2 / 12.0, 0.0))
         sigma = max(float(before), BLUR * spectrum.step)
-    fits = _down_the_ladder(given, problem, fit, sigma, unit, LADDER)
-    if max(abs(np.log(fit.params[name] / params[name])) for name in given.free if fit.params[name] > 0) > FAR:
-        # The loose first rungs may have slid to F, k -> 0: also go from the start directly to a tight one.
-        other = _down_the_ladder(
-            given, problem, weak.start_fit(params, begin.state, offset=shift), sigma, unit, LADDER[1:]
-        )
+    fits = [fit for start in reached for fit in _down_the_ladder(given, problem, start, sigma, unit, LADDER)]
+    if not loud and _distance(reached[0].params, params, given.free) > FAR:
+        # The loose first rung may have slid to F, k -> 0: also go from the start directly to a tight one.
+        other = _down_the_ladder(given, problem, first, sigma, unit, (BETWEEN[0], *LADDER[1:]))
         fits += other
         if _best(other) is _best(fits):
-            fits.append(problem.fit(_best(other), sigma, LADDER[0] * unit, max_iterations=8))
+            fits.append(problem.fit(_best(other), sigma, LADDER[0] * unit))
+            _log_fit(given, fits[-1])
+    best = _best(fits)
+    for tau in BETWEEN:
+        if LADDER[-1] * unit < best.tau and NEXT > tau * unit / best.tau > 1.0 / NEXT:
+            fits.append(problem.fit(best, best.sigma, tau * unit))
             _log_fit(given, fits[-1])
     best = _best(fits)
     if given.noise is None and not spectrum.step:
         again = _measured(given, best, best.sigma, problem.data.count)
         if abs(again / best.sigma - 1.0) > 0.02:
-            best = problem.fit(best, again, best.tau, max_iterations=6, label=best.label)
+            best = problem.fit(best, again, best.tau, label=best.label)
             _log_fit(given, best)
     steady = best.tau <= 1.01 * LADDER[-1] * unit
     if not steady and verdict.misfit(best, given.model) is None:
         drifting = _with_drift(given, problem, best, unit)
         fits += drifting
         best = _best([best, *drifting])
-    return _with_doubt(given, problem, best, fits, given.noise is None and not spectrum.step)
+    return _with_doubt(given, best, fits, 0 if given.noise is not None or spectrum.step else problem.data.count)
 
 
-def _first_rungs(
-    given: Snapshot,
-    problem: weak.Problem,
-    begin: StartFit,
-    params: dict[str, float],
-    shift: float,
-    sigma: float,
-    unit: float,
-) -> weak.Fit:
-    """The fit of least cost from the residual start and, with much noise, from the usual parameters."""
-    starts = [weak.start_fit(params, begin.state, offset=shift)]
-    if (
-        given.model.name in USUAL
-        and len(given.species) == 1
-        and sigma > LOUD * float(np.max(np.abs(begin.state[given.species[0]])))
-    ):
-        usual = usual_start(given, begin.state)
-        starts.append(weak.start_fit(usual.params, usual.state, offset=shift))
+def _first_rung(
+    given: Snapshot, problem: weak.Problem, first: weak.Fit, sigma: float, unit: float, loud: bool
+) -> list[weak.Fit]:
+    """The fit from the residual start, or with much noise those from it and from the usual parameters.
+
+    That of least cost comes first, the other only if it is another one and its cost does not rule it out.
+    """
+    starts = [first]
+    if loud:
+        usual = usual_start(given, first.state)
+        starts.append(weak.start_fit(usual.params, usual.state, offset=first.offset))
     reached = []
     for fit in starts:
-        for tau, most in FIRST_RUNGS:
-            fit = problem.fit(fit, sigma, tau * unit, max_iterations=most, evidence=False)
+        fit = problem.fit(fit, sigma, LADDER[0] * unit, max_iterations=FIRST_ITERATIONS, evidence=False)
         _log_fit(given, fit)
         reached.append(fit)
-    return min(reached, key=lambda fit: fit.cost)
+    best, *others = sorted(reached, key=lambda fit: fit.cost)
+    return [best] + [
+        fit for fit in others
+        if fit.cost < best.cost + RULED_OUT and _distance(fit.params, best.params, given.free) > AGREED
+        and not verdict.implausible(fit.params, given.model, given.grid)
+    ]  # fmt: skip
 
 
 def _down_the_ladder(
@@ -121,7 +123,7 @@ def _down_the_ladder(
     fits = [best]
     for n, tau in enumerate(rungs):
         try:
-            fit = problem.fit(fit, sigma, tau * unit, max_iterations=12 if tau < 2e-6 else 10 if tau < 5e-6 else 8)
+            fit = problem.fit(fit, sigma, tau * unit)
         except np.linalg.LinAlgError:
             break
         _log_fit(given, fit)
@@ -139,34 +141,26 @@ def _best(fits: list[weak.Fit]) -> weak.Fit:
     return max(fits, key=lambda fit: fit.evidence)
 
 
-def _with_doubt(
-    given: Snapshot, problem: weak.Problem, best: weak.Fit, fits: list[weak.Fit], measured: bool
-) -> weak.Fit:
+def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: int) -> weak.Fit:
     """`best` with the covariance of the mixture of all fits that the evidence does not rule out, about its estimate.
 
     (Bayesian model averaging, J. A. Hoeting et al., Stat. Sci. 14 (1999) 382; those within `UNDECIDED` of the largest
-    log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With a `measured` sigma
-    each evidence is taken at the sigma of its own fit.
+    log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With `count` data whose
+    sigma was measured, each evidence is taken at the sigma of its own fit.
     """
     fits = [fit for fit in fits if np.isfinite(fit.evidence)]  # a ladder whose first rung failed has only its start
     if not fits:
         return best
     evidence = np.array([fit.evidence for fit in fits])
-    if measured:
-        count = problem.data.count
+    if count:
         ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)
         evidence = evidence + 0.5 * count * (ratio - 1.0 - np.log(ratio))
     weights = np.exp(np.minimum(evidence - evidence.max() + UNDECIDED, 0.0))
-    weights /= weights.sum()
-    settled = {id(fit): _settled(problem, fit) for fit, weight in zip(fits, weights, strict=True) if weight > SLIGHT}
-    best = settled.get(id(best)) or _settled(problem, best)
-    _log_fit(given, best)
     k = len(given.free)
     total = np.zeros_like(best.covariance)
-    for fit, weight in zip(fits, weights, strict=True):
+    for fit, weight in zip(fits, weights / weights.sum(), strict=True):
         if weight <= 1e-6:
             continue
-        fit = settled.get(id(fit), fit)
         moved = [
             np.log(fit.params[n] / best.params[n]) if min(fit.params[n], best.params[n]) > 0.0
             else fit.params[n] - best.params[n]
@@ -175,19 +169,6 @@ def _with_doubt(
         total += weight * fit.covariance
         total[:k, :k] += weight * np.outer(moved, moved)
     return replace(best, covariance=total)
-
-
-def _settled(problem: weak.Problem, fit: weak.Fit) -> weak.Fit:
-    """`fit` taken on to where its cost stands still.
-
-    A cost that could fall by 0.01 still says little of the parameters, but there the curvature of the equation, times
-    its residual over tau^2, can be as large as all that the data tell, and the covariance is not that of the minimum.
-    """
-    there = problem.fit(
-        fit, fit.sigma, fit.tau, modes=fit.modes, spread=fit.spread, max_iterations=SETTLING, tol=0.0,
-        least_gain=LEAST_GAIN, evidence=False, label=fit.label,
-    )  # fmt: skip
-    return replace(there, evidence=fit.evidence, converged=fit.converged or there.converged)
 
 
 def _reaction(given: Snapshot, state: np.ndarray, params: dict[str, float]) -> float:
@@ -210,7 +191,7 @@ def _with_drift(given: Snapshot, problem: weak.Problem, best: weak.Fit, unit: fl
     fits, fit, there = [], best, best.params
     try:
         for tau in DRIFT_TAU:
-            if fit is best or _far(fit.params, there, given.free):
+            if fit is best or _distance(fit.params, there, given.free) > 0.01:
                 there = fit.params
                 modes = drift.soft_modes(given.system, fit.state.ravel(), there, count)
             fit = problem.fit(
@@ -219,7 +200,7 @@ def _with_drift(given: Snapshot, problem: weak.Problem, best: weak.Fit, unit: fl
             )  # fmt: skip
             _log_fit(given, fit)
             fits.append(fit)
-            if fit.spread[-1] < LOOSE_END * fit.tau and not _far(fit.params, there, given.free):
+            if fit.spread[-1] < LOOSE_END * fit.tau and _distance(fit.params, there, given.free) < 0.01:
                 break
     except (np.linalg.LinAlgError, RuntimeError) as error:
         given.log("drift", failed=str(error))
@@ -233,6 +214,6 @@ def _log_fit(given: Snapshot, fit: weak.Fit) -> None:
     )  # fmt: skip
 
 
-def _far(params: Mapping[str, float], others: Mapping[str, float], names: tuple[str, ...]) -> bool:
-    """Whether parameters differ by more than 1 %."""
-    return any(abs(params[name] - others[name]) > 0.01 * abs(others[name]) for name in names)
+def _distance(params: Mapping[str, float], others: Mapping[str, float], names: tuple[str, ...]) -> float:
+    """The largest difference of a parameter, over its value."""
+    return max(abs(params[name] - others[name]) / max(abs(others[name]), 1e-300) for name in names)

@@ -35,9 +35,12 @@ from . import drift, misfit
 
 PRIOR = 0.1  # s, in the unit of the state
 FREE = 30.0  # s in the iteration and for the covariance: wide enough to add no information
-CORRECTIONS = 2  # of the fields after a step
+CORRECTIONS = 2  # after a step
 FARTHEST = 0.7  # most change of a logarithm in one iteration
 SMALL = 1e-3  # relative change of a parameter after which the matrices need not be renewed
+PATIENCE = 2  # steps that may end above the least cost without the next promising this part of what they did,
+FALLING = 0.3
+WILD = 100.0  # if they end below so many times that cost
 EM_ROUNDS = 30
 FLOOR = 0.3  # least t_i over tau: below it changes nothing
 
@@ -103,6 +106,8 @@ class Fit:
     evidence : float
     iterations : int
     converged : bool
+    multiplier : ndarray (S cells,)
+        (R - E b) / tau^2.
     modes : Modes or None
     label : str
     """
@@ -124,6 +129,7 @@ class Fit:
     evidence: float
     iterations: int
     converged: bool
+    multiplier: np.ndarray = field(repr=False)
     modes: drift.Modes | None = field(default=None, repr=False)
     label: str = ""
 
@@ -150,21 +156,69 @@ class _Cost:
 
 
 @dataclass(frozen=True, eq=False)
+class _Linear:
+    """At a point: J = R_y / tau, C = (R_p, -E) / tau, the data's slope D in offset and gain, d p / d log p, gradients.
+
+    Half the gradients of the cost: `gx` in the fields, `gp` in the parameters, b, offset and gain.
+    """
+
+    J: Any
+    C: np.ndarray
+    D: np.ndarray
+    slopes: np.ndarray
+    gx: np.ndarray
+    gp: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class _Normal:
-    """The normal equations at a point, the fields eliminated: Schur complement `S`, its right side, A^-1 [gx, G]."""
+    """The normal equations at a point, the fields eliminated: Schur complement `S`, X = A^-1 [gx, G]."""
 
     A0: Any
     A: Any
-    J: Any
+    linear: _Linear
     factor: Cholesky
     S: np.ndarray
-    right: np.ndarray
+    G: np.ndarray
     X: np.ndarray
 
     def steps(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the parameters and the fields."""
-        step = np.linalg.lstsq(self.S, self.right, rcond=1e-14)[0]
-        return step, -self.X[:, 0] - self.X[:, 1:] @ step
+        x = self.X[:, 0]
+        step = np.linalg.lstsq(self.S, self.G.T @ x - self.linear.gp, rcond=1e-14)[0]
+        return step, -x - self.X[:, 1:] @ step
+
+    def largest(self, sizes: np.ndarray) -> float:
+        """The largest step of a parameter, over its size."""
+        return float(np.max(np.abs(self.steps()[0][: sizes.size]) / sizes, initial=0.0))
+
+    def gain(self) -> float:
+        """By how much the step should lower the cost."""
+        step, fields = self.steps()
+        return -float(step @ self.linear.gp + fields @ self.linear.gx)
+
+
+@dataclass(frozen=True, eq=False)
+class _Visit:
+    """A point where the equations were linearised, and the multiplier (R - E b) / tau^2 that they were curved by."""
+
+    at: _Point
+    cost: _Cost
+    normal: _Normal
+    multiplier: np.ndarray
+    scales: Scales
+
+    def onward(self, length: float) -> np.ndarray:
+        """The multiplier after a step: what the equations, linearised, lead to.
+
+        Newton's method for (y, p, multiplier), R - E b = tau^2 multiplier. With the residual itself over tau^2, which
+        after a step is mostly what the linearisation missed, Newton's matrix is hardly ever positive and the step at
+        small tau hardly ever a good one (P. E. Gill, D. P. Robinson, Comput. Optim. Appl. 51 (2012) 1).
+        """
+        step, fields = self.normal.steps()
+        linear, tau = self.normal.linear, self.scales[1]
+        reached = (self.cost.r / tau + linear.J @ fields + linear.C @ step[: linear.C.shape[1]]) / tau
+        return self.multiplier + length * (reached - self.multiplier)
 
 
 class Problem:
@@ -182,41 +236,45 @@ class Problem:
         *,
         modes: drift.Modes | None = None,
         spread: float | np.ndarray = 1e-3,
-        max_iterations: int = 10,
-        tol: float = 3e-5,
-        least_gain: float = 1e-2,
+        max_iterations: int = 24,
+        least_gain: float = 1e-3,
         evidence: bool = True,
         label: str = "",
     ) -> Fit:
         """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module.
 
-        It ends when a step changes the parameters by less than `tol` or the cost by less than `least_gain`; a change
-        of the cost by much less than one unit changes nothing that the data could show. With `modes` the t_i start at
-        `spread`.
+        It ends when a step changes the cost by less than `least_gain`: by much less than one unit changes nothing that
+        the data could show. With `modes` the t_i start at `spread`.
         """
         E = np.zeros((start.state.size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
         scales: Scales = (sigma, tau, np.full(E.shape[1], spread))
         at = self._begin(start, E, scales)
-        cost = self._cost(at, E, scales)
-        converged, taken = False, 0
+        cost, multiplier = self._cost(at, E, scales), start.multiplier
+        best: _Visit | None = None  # that of least cost
+        converged, taken, worse, gain = False, 0, 0, np.inf
         while True:
-            normal = self._normal(at, cost, E, scales)
+            normal = self._normal(at, cost, multiplier, E, scales)
             if modes is not None:
                 normal, scales = self._refit_spread(normal, at, modes, scales)
                 cost = self._cost(at, E, scales)
-            if taken >= max_iterations or converged:
+                if best is not None:
+                    best = replace(best, cost=self._cost(best.at, E, scales))
+            here = _Visit(at, cost, normal, multiplier, scales)
+            if best is None or cost.value < best.cost.value:
+                best, worse = here, 0
+                converged = normal.gain() < least_gain
+            elif normal.gain() > FALLING * gain:
+                worse += 1
+            gain = normal.gain()
+            if converged or taken >= max_iterations:
                 break
-            there, cost_there, largest = self._line_search(at, cost, normal, E, scales)
+            there = self._full_step(here, best, worse, E) or self._line_search(best, E, scales)
             if there is None:
-                converged = largest < SMALL
+                converged = best.normal.largest(self._sizes(best.at)) < SMALL
                 break
+            at, cost, multiplier = there
             taken += 1
-            gained = cost.value - cost_there.value
-            at, cost = there, cost_there
-            if largest < tol or gained < least_gain:
-                converged = True
-                if largest < SMALL:
-                    break
+        at, cost, normal, scales = best.at, best.cost, best.normal, best.scales
         covariance = _inverse(normal.S)
         found = self._evidence(cost, normal, E, scales) if evidence else float("nan")
         k, m = len(self.free), E.shape[1]
@@ -240,6 +298,7 @@ class Problem:
             found,
             taken,
             converged,
+            cost.r / tau**2,
             modes,
             label or f"tau = {tau:.0e}",
         )
@@ -271,65 +330,69 @@ class Problem:
     def _weighted_jacobian(self, at: _Point, tau: float) -> Any:
         return sparse.csr_array(sparse.diags_array(self.data.rows / tau) @ self.system.jacobian(at.y, at.params))
 
-    def _normal(self, at: _Point, cost: _Cost, E: np.ndarray, scales: Scales) -> _Normal:
+    def _linearised(self, at: _Point, cost: _Cost, E: np.ndarray, scales: Scales) -> _Linear:
         _, tau, spread = scales
-        k, m, q = len(self.free), E.shape[1], len(self.extras)
-        logs = self._logs(at.params)
+        k, m = len(self.free), E.shape[1]
         J = self._weighted_jacobian(at, tau)
+        logs = self._logs(at.params)
+        slopes = np.where(logs, [at.params[name] for name in self.free], 1.0)
+        Rp = self.system.parameter_jacobian(at.y, at.params, self.free) * (self.data.rows / tau)[:, None]
+        C = np.concatenate([Rp * slopes, -E / tau], axis=1)
+        ones = np.ones(at.y.size)
+        D = np.array([ones if name == "offset" else at.y for name in self.extras]).reshape(-1, at.y.size).T
+        gp = C.T @ (cost.r / tau)
+        gp[k : k + m] += at.b / spread**2
+        gx = J.T @ (cost.r / tau) + at.gain * cost.slope
+        return _Linear(J, C, D, slopes, gx, np.concatenate([gp, D.T @ cost.slope]))
+
+    def _normal(self, at: _Point, cost: _Cost, multiplier: np.ndarray, E: np.ndarray, scales: Scales) -> _Normal:
+        spread = scales[2]
+        k, m = len(self.free), E.shape[1]
+        linear = self._linearised(at, cost, E, scales)
+        J, C, D = linear.J, linear.C, linear.D
         A0 = sparse.csr_array(J.T @ J) + sparse.diags_array(np.full(at.y.size, 1.0 / FREE**2))
         A = A0 + sparse.diags_array(cost.curvature * at.gain**2)
-        slope = np.array([at.params[name] if log else 1.0 for name, log in zip(self.free, logs, strict=True)])
-        Rp = self.system.parameter_jacobian(at.y, at.params, self.free) * (self.data.rows / tau)[:, None]
-        C = np.concatenate([Rp * slope, -E / tau], axis=1)
-        D = np.stack([np.ones(at.y.size) if name == "offset" else at.y for name in self.extras], axis=1) if q else None
-        G = J.T @ C
-        gp = C.T @ (cost.r / tau)
-        H = np.zeros((k + m + q,) * 2)
+        H = np.zeros((linear.gp.size,) * 2)
         H[: k + m, : k + m] = C.T @ C
         H[k : k + m, k : k + m] += np.diag(1.0 / spread**2)
-        gp[k : k + m] += at.b / spread**2
-        if D is not None:
-            G = np.concatenate([G, at.gain * cost.curvature[:, None] * D], axis=1)
-            H[k + m :, k + m :] = D.T @ (cost.curvature[:, None] * D)
-            gp = np.concatenate([gp, D.T @ cost.slope])
-        gx = J.T @ (cost.r / tau) + at.gain * cost.slope
-        curved, crossed = self._curvature(at.y, at.params, cost.r / tau**2)
+        H[k + m :, k + m :] = D.T @ (cost.curvature[:, None] * D)
+        G = np.concatenate([J.T @ C, at.gain * cost.curvature[:, None] * D], axis=1)
+        curved, crossed = self._curvature(at.y, at.params, multiplier)
         found = None
         if curved is not None:
             G_there, H_there = G.copy(), H.copy()
-            G_there[:, :k] += crossed * slope
-            H_there[:k, :k] += np.diag(np.where(logs, gp[:k], 0.0))
-            found = self._eliminate(A + curved, gx, G_there, H_there, must_be_positive=True)
-        factor, X, S = found or self._eliminate(A, gx, G, H)
-        G = G if found is None else G_there
-        return _Normal(A0, A, J, factor, S, G.T @ X[:, 0] - gp, X)
+            G_there[:, :k] += crossed * linear.slopes
+            H_there[:k, :k] += np.diag(np.where(self._logs(at.params), linear.gp[:k], 0.0))
+            found = self._eliminate(A + curved, linear.gx, G_there, H_there, must_be_positive=True)
+        factor, X, S = found or self._eliminate(A, linear.gx, G, H)
+        return _Normal(A0, A, linear, factor, S, G if found is None else G_there, X)
 
     def _refit_spread(self, normal: _Normal, at: _Point, modes: drift.Modes, scales: Scales) -> tuple[_Normal, Scales]:
         """The t_i of greatest likelihood at this linearisation, by expectation maximisation."""
         sigma, tau, spread = scales
         k, m = len(self.free), spread.size
         own = np.arange(k, k + m)
-        S, right = normal.S.copy(), normal.right.copy()
+        S, gp, right = normal.S.copy(), normal.linear.gp.copy(), normal.G.T @ normal.X[:, 0]
         for _ in range(EM_ROUNDS):
             try:
                 covariance = np.linalg.inv(S)
             except np.linalg.LinAlgError:
                 break
-            b, variance = at.b + (covariance @ right)[own], np.diag(covariance)[own]
+            b, variance = at.b + (covariance @ (right - gp))[own], np.diag(covariance)[own]
             if not np.all(variance > 0.0):
                 break
             found = drift.decay(modes.rates, b**2 + variance, FLOOR * tau)
             more = 1.0 / found**2 - 1.0 / spread**2
-            S_there, right_there = S.copy(), right.copy()
+            S_there, gp_there = S.copy(), gp.copy()
             S_there[own, own] += more
-            right_there[own] -= more * at.b
+            gp_there[own] += more * at.b
             if np.linalg.eigvalsh(S_there).min() <= 0.0:
                 break
             change = float(np.max(np.abs(np.log(found / spread))))
-            S, right, spread = S_there, right_there, found
+            S, gp, spread = S_there, gp_there, found
             if change < 0.02:
                 break
-        return replace(normal, S=S, right=right), (sigma, tau, spread)
+        return replace(normal, S=S, linear=replace(normal.linear, gp=gp)), (sigma, tau, spread)
 
     def _eliminate(self, A: Any, gx: np.ndarray, G: np.ndarray, H: np.ndarray, must_be_positive: bool = False) -> Any:
         """(factor of A, A^-1 [gx, G], H - G^T A^-1 G); None if they must be positive definite and are not."""
@@ -346,22 +409,38 @@ class Problem:
             return None
         return factor, X, S
 
-    def _line_search(self, at: _Point, cost: _Cost, normal: _Normal, E: np.ndarray, scales: Scales) -> Any:
-        """(point, cost, largest relative change of a parameter) of lower cost; (None, None, change) if none is."""
-        k = len(self.free)
-        step_p, step_y = normal.steps()
-        sizes = np.where(self._logs(at.params), 1.0, np.abs([at.params[name] for name in self.free]) + 1e-3)
-        largest = float(np.max(np.abs(step_p[:k]) / sizes, initial=0.0))
-        length = min(1.0, FARTHEST / max(largest, 1e-300))
-        for _ in range(6):
-            there = self._moved(at, length * step_p, length * step_y, E.shape[1])
-            there, cost_there = self._correct(there, normal.factor, E, scales)
-            if cost_there.value < cost.value:
-                return there, cost_there, largest * length
-            length /= 4.0
-        return None, None, largest
+    def _full_step(
+        self, here: _Visit, best: _Visit, worse: int, E: np.ndarray
+    ) -> tuple[_Point, _Cost, np.ndarray] | None:
+        """The whole Newton step, if it leads lower than `best` or the next ones can be expected to; else None."""
+        if here.normal.largest(self._sizes(here.at)) > FARTHEST:
+            return None
+        there = self._moved(here.at, here.normal, 1.0, E.shape[1])
+        corrected, cost = self._correct(there, here.normal.factor, E, here.scales)
+        if cost.value < best.cost.value:
+            return corrected, cost, here.onward(1.0)
+        cost = self._cost(there, E, here.scales)
+        if worse < PATIENCE and cost.value < WILD * best.cost.value:
+            return there, cost, here.onward(1.0)
+        return None
 
-    def _moved(self, at: _Point, step_p: np.ndarray, step_y: np.ndarray, m: int) -> _Point:
+    def _line_search(self, here: _Visit, E: np.ndarray, scales: Scales) -> tuple[_Point, _Cost, np.ndarray] | None:
+        """A shorter step, brought back to the floor of the valley, to lower cost; None if there is none."""
+        length = min(1.0, FARTHEST / max(here.normal.largest(self._sizes(here.at)), 1e-300))
+        for _ in range(6):
+            there = self._moved(here.at, here.normal, length, E.shape[1])
+            there, cost = self._correct(there, here.normal.factor, E, scales)
+            if cost.value < here.cost.value:
+                return there, cost, here.onward(length)
+            length /= 4.0
+        return None
+
+    def _sizes(self, at: _Point) -> np.ndarray:
+        """Of the parameters, by which their steps are measured."""
+        return np.where(self._logs(at.params), 1.0, np.abs([at.params[name] for name in self.free]) + 1e-3)
+
+    def _moved(self, at: _Point, normal: _Normal, length: float, m: int) -> _Point:
+        step_p, step_y = (length * step for step in normal.steps())
         k = len(self.free)
         params = dict(at.params)
         for name, log, x in zip(self.free, self._logs(at.params), step_p[:k].tolist(), strict=True):
@@ -399,7 +478,7 @@ class Problem:
         total = with_data.logdet - prior.logdet
         m = E.shape[1]
         if m:
-            G0 = -(normal.J.T @ E) / tau
+            G0 = -(normal.linear.J.T @ E) / tau
             H = E.T @ E / tau**2 + np.diag(1.0 / spread**2)
             total += np.linalg.slogdet(H - G0.T @ with_data.solve(G0))[1]
             total -= np.linalg.slogdet(H - G0.T @ prior.solve(G0))[1]
@@ -440,7 +519,7 @@ def start_fit(params: Mapping[str, float], state: np.ndarray, offset: float = 0.
     nothing = np.zeros(0)
     return Fit(
         dict(params), state, nothing, offset, gain, 1.0, 1.0, 1.0, nothing, np.inf, np.inf, np.inf,
-        np.zeros((0, 0)), nothing, -np.inf, 0, False,
+        np.zeros((0, 0)), nothing, -np.inf, 0, False, np.zeros(state.size),
     )  # fmt: skip
 
 
