@@ -40,6 +40,8 @@ FARTHEST = 0.7  # most change of a logarithm in one iteration
 SMALL = 1e-3  # relative change of a parameter after which the matrices need not be renewed
 PATIENCE = 2  # steps that may end above the least cost without the next promising this part of what they did,
 FALLING = 0.3
+LEAST_GAIN = 1e-3  # of the cost, and square of a step in standard errors, below which nothing is left to gain
+SMALL_GAIN = 0.1  # of the cost, for the second
 WILD = 100.0  # if they end below so many times that cost
 EM_ROUNDS = 30
 FLOOR = 0.3  # least t_i over tau: below it changes nothing
@@ -197,6 +199,11 @@ class _Normal:
         step, fields = self.steps()
         return -float(step @ self.linear.gp + fields @ self.linear.gx)
 
+    def is_minimum(self) -> bool:
+        """Whether there is nothing left to gain, or only in fields that the parameters do not depend on."""
+        gain, step = self.gain(), self.steps()[0]
+        return gain < LEAST_GAIN or (gain < SMALL_GAIN and float(step @ self.S @ step) < LEAST_GAIN)
+
 
 @dataclass(frozen=True, eq=False)
 class _Visit:
@@ -237,14 +244,13 @@ class Problem:
         modes: drift.Modes | None = None,
         spread: float | np.ndarray = 1e-3,
         max_iterations: int = 24,
-        least_gain: float = 1e-3,
         evidence: bool = True,
         label: str = "",
     ) -> Fit:
         """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module.
 
-        It ends when a step changes the cost by less than `least_gain`: by much less than one unit changes nothing that
-        the data could show. With `modes` the t_i start at `spread`.
+        It ends when the next step would change the cost by so little, or the parameters by so little of their standard
+        errors, that the data could not show it. With `modes` the t_i start at `spread`.
         """
         E = np.zeros((start.state.size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
         scales: Scales = (sigma, tau, np.full(E.shape[1], spread))
@@ -262,7 +268,7 @@ class Problem:
             here = _Visit(at, cost, normal, multiplier, scales)
             if best is None or cost.value < best.cost.value:
                 best, worse = here, 0
-                converged = normal.gain() < least_gain
+                converged = normal.is_minimum()
             elif normal.gain() > FALLING * gain:
                 worse += 1
             gain = normal.gain()
