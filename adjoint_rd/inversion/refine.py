@@ -25,6 +25,8 @@ DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the 
 LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
+HOPELESS = 1.5  # cost over the number of data from which a tau is too small
+SAME_NOISE = 0.02  # change of sigma up to which a fit is not repeated
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
 
 
@@ -64,14 +66,20 @@ def refine(
         problem = weak.Problem(given.system, replace(data, step=spectrum.step), given.free)
         before = np.sqrt(max(spectrum.noise**2 - spectrum.step**2 / 12.0, 0.0))
         sigma = max(float(before), BLUR * spectrum.step)
-    fits = [fit for start in reached for fit in _down_the_ladder(given, problem, start, sigma, unit, LADDER)]
+    ladders = [LADDER] if len(reached) == 1 else [LADDER, LADDER[:1] + LADDER[-1:]]
+    fits = [
+        fit for start in reached for rungs in ladders
+        for fit in _down_the_ladder(given, problem, start, sigma, unit, rungs)
+    ]  # fmt: skip
     if not loud and _distance(reached[0].params, params, given.free) > FAR:
         # The loose first rung may have slid to F, k -> 0: also go from the start directly to a tight one.
         other = _down_the_ladder(given, problem, first, sigma, unit, (BETWEEN[0], *LADDER[1:]))
         fits += other
-        if _best(other) is _best(fits):
+        if other and _best(other) is _best(fits):
             fits.append(problem.fit(_best(other), sigma, LADDER[0] * unit))
             _log_fit(given, fits[-1])
+    if not fits:
+        return "the refinement failed (its matrices are singular)."
     best = _best(fits)
     for tau in BETWEEN:
         if LADDER[-1] * unit < best.tau and NEXT > tau * unit / best.tau > 1.0 / NEXT:
@@ -80,7 +88,7 @@ def refine(
     best = _best(fits)
     if given.noise is None and not spectrum.step:
         again = _measured(given, best, best.sigma, problem.data.count)
-        if abs(again / best.sigma - 1.0) > 0.02:
+        if abs(again / best.sigma - 1.0) > SAME_NOISE:
             best = problem.fit(best, again, best.tau, label=best.label)
             _log_fit(given, best)
     steady = best.tau <= 1.01 * LADDER[-1] * unit
@@ -119,21 +127,22 @@ def _down_the_ladder(
     given: Snapshot, problem: weak.Problem, fit: weak.Fit, sigma: float, unit: float, rungs: tuple[float, ...]
 ) -> list[weak.Fit]:
     """The fits as tau gets smaller, until the evidence falls."""
-    best = replace(fit, evidence=-np.inf)
-    fits = [best]
-    for n, tau in enumerate(rungs):
+    fits: list[weak.Fit] = []
+    for tau in rungs:
         try:
-            fit = problem.fit(fit, sigma, tau * unit)
-        except np.linalg.LinAlgError:
+            fit = problem.fit(fit, sigma, tau * unit, hopeless=HOPELESS * problem.data.count if fits else np.inf)
+            if not fits and given.noise is None and not problem.data.step:
+                again = _measured(given, fit, sigma, problem.data.count)
+                if abs(again / sigma - 1.0) > SAME_NOISE:
+                    sigma = again
+                    fit = problem.fit(fit, sigma, tau * unit)
+        except np.linalg.LinAlgError as error:
+            given.log(f"refine, tau = {tau * unit:.0e}", failed=str(error))
             break
         _log_fit(given, fit)
         fits.append(fit)
-        if fit.evidence > best.evidence:
-            best = fit
-        elif fit.evidence < best.evidence - DROP:
+        if fit.evidence < _best(fits).evidence - DROP:
             break
-        if n >= 1 and given.noise is None and not problem.data.step and fit is best:
-            sigma = _measured(given, fit, sigma, problem.data.count)
     return fits
 
 
@@ -148,9 +157,6 @@ def _with_doubt(given: Snapshot, best: weak.Fit, fits: list[weak.Fit], count: in
     log evidence count alike, since nothing is known beforehand of how steady a pattern is.) With `count` data whose
     sigma was measured, each evidence is taken at the sigma of its own fit.
     """
-    fits = [fit for fit in fits if np.isfinite(fit.evidence)]  # a ladder whose first rung failed has only its start
-    if not fits:
-        return best
     evidence = np.array([fit.evidence for fit in fits])
     if count:
         ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)

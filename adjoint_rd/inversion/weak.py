@@ -4,16 +4,17 @@ Minimise over the fields y, the parameters p, the drift's coefficients b and the
 
     -2 log p(data | g o + c)  +  |R(y; p) - E b|^2 / tau^2  +  sum_i b_i^2 / t_i^2
 
-by Gauss-Newton with a line search. The fields' block ``A = J^T W J / tau^2 + P / sigma^2`` is factored (`Cholesky`),
-the few other unknowns follow from their Schur complement, whose inverse is their covariance. R is zero for a steady
-state; tau is how large it may be:
+by Newton's method in (y, p, b) and the multiplier (R - E b) / tau^2, whole steps that may raise the cost for a while,
+a line search where they fail. The fields' block ``A = J^T W J / tau^2 + P / sigma^2 + K``, K the curvature of R along
+the multiplier, is factored (`Cholesky`), the few other unknowns follow from their Schur complement, whose inverse is
+their covariance. R is zero for a steady state; tau is how large it may be:
 
     white   R ~ N(0, tau^2): steady to within tau
     drift   R = E b + N(0, tau^2): the state still moves along the softest modes E of J, b_i ~ N(0, t_i^2), see `drift`;
             the t_i are those of greatest likelihood (expectation maximisation, at each linearisation)
 
 Which tau and which of the two is decided by the evidence, the probability of the data under the model with the fields
-integrated out (Laplace's approximation; D. J. C. MacKay, Neural Comput. 4 (1992) 415):
+integrated out (Laplace's approximation, without K; D. J. C. MacKay, Neural Comput. 4 (1992) 415):
 
     log evidence = -cost / 2 - [log det A + log det S - (log det A_0 + log det S_0)] / 2 - n log sigma
 
@@ -42,6 +43,7 @@ PATIENCE = 2  # steps that may end above the least cost without the next promisi
 FALLING = 0.3
 LEAST_GAIN = 1e-3  # of the cost, and square of a step in standard errors, below which nothing is left to gain
 SMALL_GAIN = 0.1  # of the cost, for the second
+EARLY = 6  # steps after which a cost still above `hopeless` ends a fit
 WILD = 100.0  # if they end below so many times that cost
 EM_ROUNDS = 30
 FLOOR = 0.3  # least t_i over tau: below it changes nothing
@@ -244,13 +246,15 @@ class Problem:
         modes: drift.Modes | None = None,
         spread: float | np.ndarray = 1e-3,
         max_iterations: int = 24,
+        hopeless: float = np.inf,
         evidence: bool = True,
         label: str = "",
     ) -> Fit:
-        """Gauss-Newton from `start`, with Newton's curvature where that keeps the matrix positive; see the module.
+        """Newton's method from `start`, Gauss-Newton where its matrix is not positive; see the module.
 
         It ends when the next step would change the cost by so little, or the parameters by so little of their standard
-        errors, that the data could not show it. With `modes` the t_i start at `spread`.
+        errors, that the data could not show it; or when after `EARLY` steps the cost is still above `hopeless`. With
+        `modes` the t_i start at `spread`.
         """
         E = np.zeros((start.state.size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
         scales: Scales = (sigma, tau, np.full(E.shape[1], spread))
@@ -260,19 +264,20 @@ class Problem:
         converged, taken, worse, gain = False, 0, 0, np.inf
         while True:
             normal = self._normal(at, cost, multiplier, E, scales)
+            settled = normal.is_minimum()  # for the t_i as they are
             if modes is not None:
                 normal, scales = self._refit_spread(normal, at, modes, scales)
                 cost = self._cost(at, E, scales)
                 if best is not None:
                     best = replace(best, cost=self._cost(best.at, E, scales))
             here = _Visit(at, cost, normal, multiplier, scales)
-            if best is None or cost.value < best.cost.value:
+            if best is None or cost.value < best.cost.value + LEAST_GAIN:
                 best, worse = here, 0
-                converged = normal.is_minimum()
+                converged = settled
             elif normal.gain() > FALLING * gain:
                 worse += 1
             gain = normal.gain()
-            if converged or taken >= max_iterations:
+            if converged or taken >= max_iterations or (taken >= EARLY and best.cost.value > hopeless):
                 break
             there = self._full_step(here, best, worse, E) or self._line_search(best, E, scales)
             if there is None:
