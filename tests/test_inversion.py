@@ -185,6 +185,41 @@ def test_several_snapshots_together_are_better_than_one(worms):
         assert 0.4 < three.stderr[name] / one.stderr[name] < 0.8  # about 1 / sqrt(3)
 
 
+def test_equal_cells_have_equal_rounding_errors():
+    """Eighteen equal stripes, rounded at eight phases of a step: as independent, their errors would count fourfold."""
+    params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06)
+    sim = rd.Simulation("gray_scott", rd.Grid((48,)), dt=1.0, stability="off", threads=1)
+    y0 = np.stack([np.ones(48), np.zeros(48)])
+    y0[:, 10:20], y0[1, 30:36] = [[0.5], [0.25]], 0.25
+    stripes = sim.run_to_steady(y0, params, tol=1e-9, max_steps=200_000).final
+    np.testing.assert_allclose(stripes, np.roll(stripes, 16, axis=1), atol=1e-4)
+    state, step = np.tile(stripes, (1, 6)), 1 / 255
+    system = System(models.get("gray_scott"), rd.Grid(state.shape[1:]))
+    seen = np.stack([np.zeros(288), np.ones(288)])
+    found, alone = [], []
+    for phase in (np.arange(8) + 0.5) * step / 8:
+        v = np.round((state[1] + phase) / step) * step - phase
+        problem = weak.Problem(system, weak.Data(np.stack([0.0 * v, v]), seen, np.ones(576), step=step), NAMES)
+        fit = problem.fit(weak.start_fit(params, state), 0.1 * step, 1e-6, evidence=False)
+        bare = replace(problem.data, step=0.0)
+        fit_alone = weak.Problem(system, bare, NAMES).fit(
+            weak.start_fit(params, state), step / np.sqrt(12), 1e-6, evidence=False
+        )
+        for each, scores in ((fit, found), (fit_alone, alone)):
+            moved = [np.log(each.params[name] / params[name]) for name in NAMES]
+            scores.append(moved / np.sqrt(np.diag(each.covariance)))
+    assert np.all(np.sqrt(np.mean(np.square(found), axis=0)) < 1.0)
+    assert np.max(np.sqrt(np.mean(np.square(alone), axis=0))) > 2.0
+
+
+def test_the_slope_of_rounded_data_has_these_harmonics():
+    x = (np.arange(400) + 0.5) / 400 - 0.5
+    data = weak.Data(np.zeros((1, 400)), np.ones((1, 400)), np.ones(400), step=1.0)
+    slope = misfit.minus_twice_log(x, data, 0.1)[1]
+    waves = np.exp(2j * np.pi * np.outer(np.arange(1, 13), x))
+    np.testing.assert_allclose(misfit.slope_harmonics(0.1, 12), 2 * np.abs(waves @ slope / 400) ** 2, rtol=0.05)
+
+
 def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
     monkeypatch.setattr(tiles, "MOST_CELLS", 1000)
     monkeypatch.setattr(tiles, "TILE", N)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr
 
+SAMPLES = 256  # of a step
+
 
 def minus_twice_log(x: np.ndarray, data: Any, sigma: float) -> tuple[float, np.ndarray, np.ndarray]:
     """(sum of -2 log p, half its slope, half its curvature), the latter flat like x, zero where nothing is observed."""
@@ -38,6 +40,16 @@ def minus_twice_log(x: np.ndarray, data: Any, sigma: float) -> tuple[float, np.n
     slope[seen] = np.where(mirrored, 1.0, -1.0) * w * down / sigma
     curvature[seen] = w * (high * at_high - low * at_low + down**2) / sigma**2
     return float(-2.0 * np.sum(w * log_p)), slope, np.maximum(curvature, 0.0)
+
+
+def slope_harmonics(sigma: float, count: int) -> np.ndarray:
+    """2 |u_m|^2 for m = 1 .. count: u the slope of -log p for steps of 1, as x passes the step that its data are in."""
+    x = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
+    z = np.abs(x)
+    high, low = (0.5 - z) / sigma, (-0.5 - z) / sigma
+    log_p = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
+    u = np.sign(x) * (np.exp(-0.5 * high**2 - log_p) - np.exp(-0.5 * low**2 - log_p)) / np.sqrt(2.0 * np.pi) / sigma
+    return 2.0 * np.abs(np.fft.rfft(u)[1 : count + 1] / SAMPLES) ** 2
 
 
 def variance(data: Any, sigma: float) -> float:
