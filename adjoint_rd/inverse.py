@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,9 @@ def _together(data: Any, options: tuple[Any, ...]) -> dict[str, Any]:
             f"snapshots=True needs two snapshots or more along the first axis of data, and a scale; data has shape "
             f"{np.shape(data)}, scale={options[5]!r}."
         )
+    for (n, one), (m, other) in combinations(enumerate(data), 2):
+        if np.array_equal(one, other):
+            raise InputError(f"data holds the same snapshot twice ({n} and {m}): it says nothing new; give it once.")
     estimates, reports = [], []
     for n, one in enumerate(data):
         given = Snapshot(one, *options)
