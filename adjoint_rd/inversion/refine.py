@@ -15,7 +15,7 @@ from .start import StartFit
 LADDER = (1e-4, 1e-5, 1e-6)  # tau, in units of the largest value over time
 BETWEEN = (3e-5, 3e-6)  # tried beside the one of most evidence, where that is not the last
 NEXT = 5.0  # between these the ratio is less
-FIRST_ITERATIONS = 12  # from each start, with the first tau;
+FIRST_ITERATIONS, LAST_ITERATIONS = 12, 24  # from each start with the first tau, the second if they lead apart:
 AGREED = 0.05  # difference of a parameter up to which two starts have led to the same,
 RULED_OUT = 100.0  # and of the cost from which one of them is out
 FAR = 0.2  # change of a parameter in the first rung from which its result is not trusted alone
@@ -110,17 +110,21 @@ def _first_rung(
     if loud:
         usual = usual_start(given, first.state)
         starts.append(weak.start_fit(usual.params, usual.state, offset=first.offset))
-    reached = []
-    for fit in starts:
-        fit = problem.fit(fit, sigma, LADDER[0] * unit, max_iterations=FIRST_ITERATIONS, evidence=False)
-        _log_fit(given, fit)
-        reached.append(fit)
-    best, *others = sorted(reached, key=lambda fit: fit.cost)
-    return [best] + [
-        fit for fit in others
-        if fit.cost < best.cost + RULED_OUT and _distance(fit.params, best.params, given.free) > AGREED
-        and not verdict.implausible(fit.params, given.model, given.grid)
-    ]  # fmt: skip
+    most = FIRST_ITERATIONS
+    while True:
+        reached = [problem.fit(fit, sigma, LADDER[0] * unit, max_iterations=most, evidence=False) for fit in starts]
+        for fit in reached:
+            _log_fit(given, fit)
+        best, *others = sorted(reached, key=lambda fit: fit.cost)
+        distinct = [
+            fit for fit in others
+            if fit.cost < best.cost + RULED_OUT and _distance(fit.params, best.params, given.free) > AGREED
+            and not verdict.implausible(fit.params, given.model, given.grid)
+        ]  # fmt: skip
+        starts = [best, *distinct]
+        if not distinct or most > FIRST_ITERATIONS:
+            return starts
+        most = LAST_ITERATIONS
 
 
 def _down_the_ladder(
