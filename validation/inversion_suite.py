@@ -112,7 +112,7 @@ def _noisy(given, fraction, slow=False, draws=None):
     draws = draws or given.draws
     cases = list(developed.patterns(given.size, given.patterns, draws, given.cache, settled=not slow))
     for again in range(draws if cases else 0):
-        for recipe, draw, p in cases[: given.patterns * draws - again * len(cases)]:
+        for recipe, draw, p in cases[: max(given.patterns * draws - again * len(cases), 0)]:
 
             def row(recipe=recipe, draw=draw, p=p, again=again):
                 state = p.slow if slow else p.steady
