@@ -1,11 +1,12 @@
 """What a simulation accepts as numbers, arrays and dtype."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .arrays import as_array
-from .errors import InputError, as_real, shown
+from .errors import InputError, as_real, did_you_mean, shown
 from .kernels.cpu import all_finite
 
 DTYPES = ("float64", "float32")
@@ -58,3 +59,37 @@ def state_dtype(dtype: Any) -> np.dtype:
     if found is None or found.name not in DTYPES or not found.isnative:
         raise InputError(f"dtype={dtype!r} must be 'float64' or 'float32'.")
     return found
+
+
+def free_and_fixed(
+    model: Any, free: Any, fixed: Any, more: Mapping[str, str] | None = None
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """`free` and `fixed` (or None) if each parameter of the model is in one of them.
+
+    `more` may be free too: {name: why it is not for fixed}.
+    """
+    more = more or {}
+    known = (*model.names, *more)
+    choice = ", ".join(model.names) + "".join(f" or {name!r}" for name in more)
+    free = (free,) if isinstance(free, str) else free
+    if not isinstance(free, Iterable):
+        raise InputError(f"free={free!r} must be names of what to vary: {choice}.")
+    if not isinstance(fixed, Mapping | None):
+        raise InputError(f"fixed={fixed!r} must be a dict {{name: number, or array for a field}}.")
+    free, fixed = tuple(free), dict(fixed or {})
+    if not free:
+        raise InputError(f"free is empty; name what to vary: {choice}.")
+    for argument, name in [*(("free", name) for name in free), *(("fixed", name) for name in fixed)]:
+        if not isinstance(name, str) or name not in known:
+            raise InputError(
+                f"{argument} has {name!r}, which {model.name} does not know; its parameters are "
+                f"{', '.join(model.names)}.{did_you_mean(name, known)}"
+            )
+        if argument == "fixed" and name in more:
+            raise InputError(f"fixed has {name!r}; {more[name]}.")
+    if len(set(free)) < len(free):
+        raise InputError(f"free={free!r} names something twice.")
+    missing = [name for name in model.names if name not in free and name not in fixed]
+    if missing:
+        raise InputError(f"{', '.join(missing)} must be in free or in fixed.")
+    return free, fixed

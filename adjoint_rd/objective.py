@@ -4,7 +4,7 @@
 is continued so that line searches back off; see `Objective`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from . import losses, transforms
 from .arrays import as_array, as_real_array
+from .checks import free_and_fixed
 from .errors import DivergenceError, InputError, StabilityError, check_choice, check_count, did_you_mean, shown
 from .simulation import Simulation
 
@@ -110,7 +111,7 @@ class Objective:
         self.penalty = penalty
         self.on_unstable = check_choice("on_unstable", on_unstable, ("continue", "raise"))
         self.checkpoints = checkpoints
-        self.free, self.fixed, self._shapes = self._check_free(free, fixed or {})
+        self.free, self.fixed, self._shapes = self._check_free(free, fixed)
         self.transforms = self._check_transforms(transform)
         self.log: list[Trial] = []
         self._good: tuple[np.ndarray, float] | None = None
@@ -148,32 +149,9 @@ class Objective:
 
     # Parameters <-> vector
 
-    def _check_free(
-        self, free: Any, fixed: Mapping[str, Any]
-    ) -> tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]:
-        names = self.sim.model.names
-        if isinstance(free, str):
-            free = (free,)
-        if not isinstance(free, Iterable):
-            raise InputError(f"free={free!r} must be names of what to vary: {', '.join(names)} or 'initial'.")
-        if not isinstance(fixed, Mapping):
-            raise InputError(f"fixed={fixed!r} must be a dict {{name: number, or array for a field}}.")
-        free = tuple(free)
-        if not free:
-            raise InputError(f"free is empty; name what to vary: {', '.join(names)} or 'initial'.")
-        if "initial" in fixed:
-            raise InputError("fixed has 'initial'; the initial state is y0, and free may name it.")
-        for argument, name in [*(("free", name) for name in free), *(("fixed", name) for name in fixed)]:
-            if not isinstance(name, str) or name not in (*names, "initial"):
-                raise InputError(
-                    f"{argument} has {name!r}, which {self.sim.model.name} does not know; its parameters are "
-                    f"{', '.join(names)}.{did_you_mean(name, (*names, 'initial'))}"
-                )
-        if len(set(free)) < len(free):
-            raise InputError(f"free={free!r} names something twice.")
-        missing = [name for name in names if name not in free and name not in fixed]
-        if missing:
-            raise InputError(f"{', '.join(missing)} must be in free or in fixed.")
+    def _check_free(self, free: Any, fixed: Any) -> tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]:
+        more = {"initial": "the initial state is y0, and free may name it"}
+        free, fixed = free_and_fixed(self.sim.model, free, fixed, more)
         known = {name: self.sim._check_param(name, value, "fixed") for name, value in fixed.items()}
         shapes: dict[str, Any] = {name: np.shape(known.get(name, 0.0)) for name in free if name != "initial"}
         if "initial" in free:

@@ -35,7 +35,8 @@ from scipy import sparse
 from scipy.sparse import linalg as iterative
 
 from . import transforms
-from .arrays import as_dict, as_names, as_real_array
+from .arrays import as_real_array
+from .checks import free_and_fixed
 from .errors import AdjointRDError, InputError, check_choice, check_count, check_number, did_you_mean, shown
 from .losses import check_loss
 from .simulation import Simulation
@@ -450,17 +451,7 @@ class SteadyObjective:
             raise InputError(f"sim={sim!r} must be an adjoint_rd.Simulation.")
         check_loss(loss)
         self.sim, self.loss = sim, loss
-        self.free, self.fixed = as_names("free", free), as_dict("fixed", fixed)
-        names = sim.model.names
-        for argument, given in (("free", self.free), ("fixed", self.fixed)):
-            for name in given:
-                if not isinstance(name, str) or name not in names:
-                    raise InputError(
-                        f"{argument} has {name!r}, which {sim.model.name} does not know.{did_you_mean(name, names)}"
-                    )
-        missing = [name for name in names if name not in self.free and name not in self.fixed]
-        if missing or not self.free:
-            raise InputError(f"{', '.join(missing) or 'something'} must be in free or in fixed.")
+        self.free, self.fixed = free_and_fixed(sim.model, free, fixed)
         given = transform if isinstance(transform, Mapping) else dict.fromkeys(self.free, transform)
         self.transforms = [transforms.get(given.get(name), f"transform[{name!r}]") for name in self.free]
         self.options = {"tol": tol, "max_iterations": max_iterations, "solver": solver}
