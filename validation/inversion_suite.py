@@ -147,7 +147,7 @@ def _partial(given, make):
     """0.1 % noise on the steady patterns of the first draw; make(v, params) gives (data, options)."""
     for _, draw, p in developed.patterns(given.size, given.patterns, 1, given.cache, settled=True):
         data, options = make(with_noise(p.steady[1], 1e-3, draw), p.params)
-        yield p.name, lambda p=p, data=data, options=options: one(data, p.params, **options)
+        yield p.name, lambda p=p, data=data, options=options: one(data, p.params, at_rest=True, **options)
 
 
 def hole(given):
@@ -183,7 +183,7 @@ def gain(given):
 
         def row(p=p, draw=draw):
             v = with_noise(p.steady[1], 1e-3, draw)
-            found = one(v / v.max(), p.params, scale=None)
+            found = one(v / v.max(), p.params, scale=None, at_rest=True)
             Du, Dv, F, k = (p.params[name] for name in NAMES)
             truth = {"Du/F": Du / F, "Dv/sqrt(F)": Dv / F**0.5, "(F+k)/sqrt(F)": (F + k) / F**0.5}
             if found["success"]:
@@ -227,7 +227,7 @@ def snapshots(given):
         params = p.params
         if len(by_recipe[p.name]) == min(4, given.draws):
             images = np.stack(by_recipe[p.name])
-            yield p.name, lambda images=images, params=params: one(images, params, snapshots=True)
+            yield p.name, lambda images=images, params=params: one(images, params, snapshots=True, at_rest=True)
 
 
 def schnakenberg(given):
