@@ -185,6 +185,23 @@ def test_several_snapshots_together_are_better_than_one(worms):
         assert 0.4 < three.stderr[name] / one.stderr[name] < 0.8  # about 1 / sqrt(3)
 
 
+@pytest.mark.parametrize("tau", [1e-4, 1e-6])
+def test_a_parameter_one_standard_error_off_costs_one(worms, tau):
+    """Held there, with all else fitted anew (profile likelihood), at 5 % noise."""
+    params, state = worms
+    system, sigma = System(models.get("gray_scott"), rd.Grid((N, N))), 0.05 * state[1].max()
+    seen = np.stack([np.zeros(N * N), np.ones(N * N)])
+    data = weak.Data(seen * noisy(state[1], 0.05, 1).ravel(), seen, np.ones(2 * N * N))
+    fit = weak.Problem(system, data, NAMES).fit(weak.start_fit(params, state.reshape(2, -1)), sigma, tau)
+    assert fit.converged
+    for name, error in zip(NAMES, np.sqrt(np.diag(fit.covariance)), strict=True):
+        others = weak.Problem(system, data, tuple(other for other in NAMES if other != name))
+        held = [replace(fit, params={**fit.params, name: fit.params[name] * np.exp(x)}) for x in (error, -error)]
+        more = [others.fit(one, sigma, tau, evidence=False).cost - fit.cost for one in held]
+        np.testing.assert_allclose(more, 1.0, atol=0.04)
+        np.testing.assert_allclose(np.mean(more), 1.0, atol=0.01)
+
+
 def test_equal_cells_have_equal_rounding_errors():
     """Eighteen equal stripes, rounded at eight phases of a step: as independent, their errors would count fourfold."""
     params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06)
