@@ -1,4 +1,4 @@
-"""What a simulation accepts as numbers, arrays and dtype."""
+"""What is accepted as numbers, arrays and dtype of a simulation, and as what an objective varies."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

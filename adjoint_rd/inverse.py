@@ -182,9 +182,10 @@ def invert(
 
     Notes
     -----
-    The standard errors are those of the posterior with the fields integrated out (the inverse of the Schur complement
-    of the Gauss-Newton matrix). They hold for the noise and the drift that the evidence decided on, and know nothing of
-    a model that is wrong in ways which the checks do not see.
+    The standard errors are those of the posterior with the fields integrated out: the inverse of the Schur complement
+    of Newton's matrix, for rounded data widened where cells of like values have like errors. They hold for the noise
+    and the drift that the evidence decided on, and know nothing of a model that is wrong in ways which the checks do
+    not see.
     """
     if times is not None:
         from .inversion import movie_input
@@ -245,7 +246,8 @@ def _together(data: Any, options: tuple[Any, ...]) -> dict[str, Any]:
             f"{np.shape(data)}, scale={options[5]!r}."
         )
     for (n, one), (m, other) in combinations(enumerate(data), 2):
-        if np.array_equal(one, other):
+        one, other = np.asarray(one), np.asarray(other)
+        if np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f"):
             raise InputError(f"data holds the same snapshot twice ({n} and {m}): it says nothing new; give it once.")
     estimates, reports = [], []
     for n, one in enumerate(data):

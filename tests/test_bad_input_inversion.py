@@ -25,6 +25,7 @@ TIMES = np.arange(6.0)
         (IMAGE, dict(bounds={"F": (0, 1)}, known={"F": 0.1}), r"bounds has 'F', which is in known"),
         (IMAGE, dict(start={"f": 0.1}), r"start has 'f', which gray_scott does not know. Did you mean 'F'\?"),
         (IMAGE, dict(subsample=0), r"subsample=0 must be >= 1"),
+        (IMAGE, dict(known={"Du": 0.1, "Dv": 0.05, "F": 0.03, "k": 0.06}), r"known has all parameters of gray_scott"),
         (FRAMES[[0, 1, 0]], dict(snapshots=True), r"the same snapshot twice \(0 and 2\)"),
         (FRAMES, dict(snapshots=True, scale=None), r"snapshots=True needs two snapshots or more .* scale=None"),
     ],

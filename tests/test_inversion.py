@@ -198,12 +198,17 @@ def test_a_parameter_one_standard_error_off_costs_one(worms, tau):
         others = weak.Problem(system, data, tuple(other for other in NAMES if other != name))
         held = [replace(fit, params={**fit.params, name: fit.params[name] * np.exp(x)}) for x in (error, -error)]
         more = [others.fit(one, sigma, tau, evidence=False).cost - fit.cost for one in held]
-        np.testing.assert_allclose(np.mean(more), 1.0, atol=0.01)
+        np.testing.assert_allclose(np.mean(more), 1.0, atol=0.02)
         assert abs(more[0] - more[1]) < 0.2  # 4 times the distance from the minimum in standard errors
 
 
-def test_equal_cells_have_equal_rounding_errors():
-    """Eighteen equal stripes, rounded at eight phases of a step: as independent, their errors would count fourfold."""
+@pytest.mark.parametrize(("before", "widened", "least", "most"), [
+    (0.0, True, 0.0, 1.0), (0.0, False, 1.0, 9.0), (0.2, True, 0.5, 1.5),
+])  # fmt: skip
+def test_equal_cells_have_equal_rounding_errors(before, widened, least, most, monkeypatch):
+    """Eighteen equal stripes, with noise (in steps) rounded at eight phases of a step: largest rms score."""
+    if not widened:
+        monkeypatch.setattr(weak.Problem, "_widened", lambda self, covariance, *_: covariance)
     params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.06)
     sim = rd.Simulation("gray_scott", rd.Grid((48,)), dt=1.0, stability="off", threads=1)
     y0 = np.stack([np.ones(48), np.zeros(48)])
@@ -213,28 +218,29 @@ def test_equal_cells_have_equal_rounding_errors():
     state, step = np.tile(stripes, (1, 6)), 1 / 255
     system = System(models.get("gray_scott"), rd.Grid(state.shape[1:]))
     seen = np.stack([np.zeros(288), np.ones(288)])
-    found, alone = [], []
+    rng, found = np.random.default_rng(0), []
     for phase in (np.arange(8) + 0.5) * step / 8:
-        v = np.round((state[1] + phase) / step) * step - phase
-        problem = weak.Problem(system, weak.Data(np.stack([0.0 * v, v]), seen, np.ones(576), step=step), NAMES)
-        fit = problem.fit(weak.start_fit(params, state), 0.1 * step, 1e-6, evidence=False)
-        bare = replace(problem.data, step=0.0)
-        fit_alone = weak.Problem(system, bare, NAMES).fit(
-            weak.start_fit(params, state), step / np.sqrt(12), 1e-6, evidence=False
-        )
-        for each, scores in ((fit, found), (fit_alone, alone)):
-            moved = [np.log(each.params[name] / params[name]) for name in NAMES]
-            scores.append(moved / np.sqrt(np.diag(each.covariance)))
-    assert np.all(np.sqrt(np.mean(np.square(found), axis=0)) < 1.0)
-    assert np.max(np.sqrt(np.mean(np.square(alone), axis=0))) > 2.0
+        v = state[1] + phase + before * step * rng.standard_normal(288)
+        data = weak.Data(seen * (np.round(v / step) * step - phase), seen, np.ones(576), step, before * step)
+        sigma = max(before, 0.1) * step
+        fit = weak.Problem(system, data, NAMES).fit(weak.start_fit(params, state), sigma, 1e-6, evidence=False)
+        moved = [np.log(fit.params[name] / params[name]) for name in NAMES]
+        found.append(moved / np.sqrt(np.diag(fit.covariance)))
+    assert least < np.max(np.sqrt(np.mean(np.square(found), axis=0))) < most
 
 
 def test_the_slope_of_rounded_data_has_these_harmonics():
+    """The expected slope, without and with noise before rounding, drawn."""
+    rng = np.random.default_rng(0)
     x = (np.arange(400) + 0.5) / 400 - 0.5
-    data = weak.Data(np.zeros((1, 400)), np.ones((1, 400)), np.ones(400), step=1.0)
-    slope = misfit.minus_twice_log(x, data, 0.1)[1]
-    waves = np.exp(2j * np.pi * np.outer(np.arange(1, 13), x))
-    np.testing.assert_allclose(misfit.slope_harmonics(0.1, 12), 2 * np.abs(waves @ slope / 400) ** 2, rtol=0.05)
+    waves = np.exp(2j * np.pi * np.outer(np.arange(1, 5), x))
+    for noise, draws, tolerance in ((0.0, 1, 0.02), (0.05, 400, 0.05)):
+        v = np.round(x + noise * rng.standard_normal((draws, 400)))
+        ones = np.ones((1, 400))
+        each = [misfit.minus_twice_log(x, weak.Data(row[None], ones, ones[0], 1.0), 0.1)[1] for row in v]
+        size = 2 * np.abs(waves @ np.mean(each, axis=0) / 400) ** 2
+        np.testing.assert_allclose(misfit.slope_harmonics(0.1, noise, 4), size, rtol=tolerance)
+    assert np.max(misfit.slope_harmonics(0.1, 0.1, 16)) < 1e-6 * np.max(misfit.slope_harmonics(0.1, 0.0, 16))
 
 
 def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
@@ -499,10 +505,22 @@ def test_few_structures_on_empty_ground_are_refused_unless_known_to_rest():
     assert not both.success or abs(both.params["F"] - params["F"]) < 3 * both.stderr["F"]
 
 
-def test_a_ladder_that_fails_at_once_does_not_spoil_the_covariance_of_the_others():
+def test_fits_that_the_evidence_does_not_tell_apart_are_mixed():
     params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
-    begun = weak.start_fit(params, np.ones((2, 8, 8)))
-    done = replace(begun, evidence=3.0, covariance=np.diag([1.0, 2.0, 3.0, 4.0]))
-    failed = replace(begun, evidence=-np.inf)
-    mixed = refine._with_doubt(SimpleNamespace(free=NAMES), done, [failed, done], 0)
-    np.testing.assert_allclose(mixed.covariance, np.diag([1.0, 2.0, 3.0, 4.0]))
+    one = replace(weak.start_fit(params, np.ones((2, 8, 8))), evidence=3.0, covariance=np.diag([1.0, 2.0, 3.0, 4.0]))
+    other = replace(one, evidence=1.0, covariance=3.0 * one.covariance, params={**params, "F": 0.035 * np.exp(2.0)})
+    far = replace(one, evidence=-100.0, covariance=1e9 * one.covariance)
+    trial = SimpleNamespace(given=SimpleNamespace(free=NAMES), kept=[one, other, far], measured=False)
+    mixed = refine._with_doubt(trial, one)  # half and half, and the variance of F = mean + (0 or 2)
+    np.testing.assert_allclose(mixed.covariance, np.diag([2.0, 4.0, 6.0 + 0.5 * 2.0**2, 8.0]), rtol=1e-6)
+    assert mixed.params == params
+
+
+def test_singular_matrices_end_a_fit_with_a_reason(worms, monkeypatch):
+    def singular(*_, **__):
+        raise np.linalg.LinAlgError("singular")
+
+    monkeypatch.setattr(weak.Problem, "fit", singular)
+    fit = invert(noisy(worms[1][1], 0.01, 0))
+    assert not fit.success and "matrices are singular" in fit.message
+    assert any("failed" in stage for stage in fit.stages)

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr
 
 SAMPLES = 256  # of a step
+REACH = 3  # levels beside a value that its noise is followed to
 
 
 def minus_twice_log(x: np.ndarray, data: Any, sigma: float) -> tuple[float, np.ndarray, np.ndarray]:
@@ -42,13 +43,20 @@ def minus_twice_log(x: np.ndarray, data: Any, sigma: float) -> tuple[float, np.n
     return float(-2.0 * np.sum(w * log_p)), slope, np.maximum(curvature, 0.0)
 
 
-def slope_harmonics(sigma: float, count: int) -> np.ndarray:
-    """2 |u_m|^2 for m = 1 .. count: u the slope of -log p for steps of 1, as x passes the step that its data are in."""
+def slope_harmonics(sigma: float, noise: float, count: int) -> np.ndarray:
+    """2 |u_m|^2 for m = 1 .. count: u(x) the expected slope of -log p, steps of 1, the noise before rounding `noise`.
+
+    Zero where sigma is that noise; where it is more (it has a floor), cells of like x have a slope in common.
+    """
     x = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
-    z = np.abs(x)
-    high, low = (0.5 - z) / sigma, (-0.5 - z) / sigma
-    log_p = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
-    u = np.sign(x) * (np.exp(-0.5 * high**2 - log_p) - np.exp(-0.5 * low**2 - log_p)) / np.sqrt(2.0 * np.pi) / sigma
+    u, noise = np.zeros(SAMPLES), max(noise, 1e-9)
+    for level in range(-REACH, REACH + 1):
+        d = x - level
+        chance = ndtr((0.5 - d) / noise) - ndtr((-0.5 - d) / noise)
+        high, low = (0.5 - np.abs(d)) / sigma, (-0.5 - np.abs(d)) / sigma
+        log_p = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
+        at_high, at_low = (np.exp(-0.5 * t**2 - log_p) / np.sqrt(2.0 * np.pi) for t in (high, low))
+        u += np.where(chance > 0.0, chance * np.sign(d) * (at_high - at_low) / sigma, 0.0)
     return 2.0 * np.abs(np.fft.rfft(u)[1 : count + 1] / SAMPLES) ** 2
 
 

@@ -101,6 +101,8 @@ class Snapshot:
                 for end in (0, -1):
                     self.edge[(slice(None),) * axis + (end,)] = True
         self.free = tuple(name for name in self.model.names if name not in self.known)
+        if not self.free:
+            raise InputError(f"known has all parameters of {self.model.name}: nothing is left to fit.")
         self.system = System(self.model, self.grid)
 
     def _check_species(self, species: Any) -> tuple[int, ...]:
