@@ -12,6 +12,7 @@ import scipy.optimize
 
 import adjoint_rd as rd
 from adjoint_rd import files, optimize
+from adjoint_rd.descent.checkpoint_file import CheckpointFile
 from adjoint_rd.optimize import METHODS, adaptive, minimize
 
 TRUE = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
@@ -258,6 +259,30 @@ def test_a_resumed_run_continues_to_the_same_numbers(method, calls, tmp_path):
     assert broken.nit < whole.nit
     same(minimize(valley, [-1.2, 1.0], resume=True, **options), whole)
     assert {each.name for each in tmp_path.iterdir()} <= {"run.npz", "run.npz.previous"}
+
+
+def test_an_interrupt_of_the_last_save_returns_the_best_point(tmp_path, monkeypatch):
+    """A second one raises, with the point attached."""
+    options = dict(maxiter=6, tol=0.0, checkpoint=tmp_path / "run.npz", checkpoint_every=100, resume=True)
+    whole = minimize(valley, [-1.2, 1.0], **{**options, "checkpoint": tmp_path / "other.npz"})
+    save, signals = CheckpointFile.save, []
+
+    def interrupted(*arguments):
+        if signals:
+            raise signals.pop()
+        save(*arguments)
+
+    monkeypatch.setattr(CheckpointFile, "save", interrupted)
+    signals[:] = [KeyboardInterrupt()]
+    first = minimize(valley, [-1.2, 1.0], **options)
+    assert (first.status, first.fun, first.nit) == (5, whole.fun, 6)
+    assert options["checkpoint"].exists()
+    options["maxiter"] = 9
+    signals[:] = [KeyboardInterrupt(), KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        minimize(valley, [-1.2, 1.0], **options)
+    assert caught.value.result.nit == 9
+    same(minimize(valley, [-1.2, 1.0], **options), minimize(valley, [-1.2, 1.0], maxiter=9, tol=0.0))
 
 
 @pytest.mark.parametrize("method", ["gd", "momentum", "adam"])

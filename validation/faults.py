@@ -140,6 +140,7 @@ def interrupted(path, number, options, delay, second):
     def run(report):
         report("ready")
         result = fit(path, number, **options)
+        report("done", time.time(), result.status, None, None)  # a signal that comes now is too late
         report("done", time.time(), result.status, result.fun, objective(**options)[0](result.x))
 
     process, file = in_a_child(run)
@@ -152,7 +153,7 @@ def interrupted(path, number, options, delay, second):
         os.kill(process, signal.SIGINT)
     seen = reports(file)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    took = (seen[-1][1] if seen else time.time()) - sent
+    took = (seen[0][1] if seen else time.time()) - sent
     if seen and seen[-1][2] != INTERRUPTED:
         return dict(good=False, how="too late", seconds=0.0)
     how = {0: "returned", 130: "raised"}.get(code, f"exit {code}")

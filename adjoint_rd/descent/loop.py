@@ -104,12 +104,15 @@ class Descent:
                     with contextlib.suppress(OSError):  # the first error is the one to tell
                         file.save(state, self.trials, self.history)
             raise
-        if file is not None:
+        while file is not None:
             try:
                 file.save(state, self.trials, self.history)
+                break
             except BaseException as error:  # a full disk, or a second Ctrl-C
-                attach_result(error, result)
-                raise
+                if not isinstance(error, KeyboardInterrupt) or result.status == 5:
+                    attach_result(error, result)
+                    raise
+                result = self._result(state, 5)
         return result
 
     def _resumed(self, file: CheckpointFile, x0: np.ndarray) -> State:
