@@ -10,8 +10,9 @@ import numpy as np
 
 from ..sparse import Cholesky
 
-LEAST_GAIN = 1e-3  # of the cost, and square of a step in standard errors, below which nothing is left to gain
-SMALL_GAIN = 0.1  # of the cost, for the second
+LEAST_GAIN = 1e-3  # of the cost, below which nothing is left to gain,
+SMALL_GAIN = 3.0  # or little in fields that are hardly determined, as at the rim of a crop,
+SMALL_STEP = 0.01  # in standard errors: what parameters may still move then
 
 Scales = tuple[float, float, np.ndarray]  # sigma, tau, the t_i
 
@@ -80,10 +81,12 @@ class Normal:
         """The largest step of a parameter, over its size."""
         return float(np.max(np.abs(self.steps[0][: sizes.size]) / sizes, initial=0.0))
 
-    def is_minimum(self) -> bool:
-        """Whether there is nothing left to gain, or only in fields that the parameters do not depend on."""
-        step = self.steps[0]
-        return self.gain < LEAST_GAIN or (self.gain < SMALL_GAIN and float(step @ self.S @ step) < LEAST_GAIN)
+    def is_minimum(self, parameters: int) -> bool:
+        """Whether there is nothing left to gain, or little and in what so many parameters hardly depend on."""
+        if self.gain < LEAST_GAIN:
+            return True
+        errors = np.sqrt(np.maximum(np.diag(inverse(self.S))[:parameters], 0.0))
+        return self.gain < SMALL_GAIN and bool(np.all(np.abs(self.steps[0][:parameters]) <= SMALL_STEP * errors))
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ FAR = 0.2  # change of a parameter in the first rung from which its result is no
 CELLS_PER_MODE = 64  # one mode of the drift for so many cells,
 MODES = (48, 128)  # within these limits
 DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the first, see LOOSE_END
+DRIFT_ITERATIONS = 16
 LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
@@ -82,7 +83,8 @@ def refine(
     if not trial.kept:
         return "the refinement failed: its matrices are singular."
     best = trial.best
-    for tau in BETWEEN:
+    hopeless = min(fit.evidence for fit in trial.kept) < best.evidence - 0.5 * (HOPELESS - 1.0) * problem.data.count
+    for tau in BETWEEN[:1] if hopeless else BETWEEN:
         if LADDER[-1] * unit < best.tau and 1.1 < max(tau * unit / best.tau, best.tau / (tau * unit)) < NEXT:
             trial.keep(trial.fit(best, tau, best.sigma))
     best = trial.best
@@ -251,7 +253,7 @@ def _with_drift(trial: _Trial, best: weak.Fit) -> list[weak.Fit]:
                 given.log("drift", failed=str(error))
                 break
         found = trial.fit(
-            fit, tau, best.sigma, modes=modes, spread=3e-4 * trial.unit, max_iterations=8,
+            fit, tau, best.sigma, modes=modes, spread=3e-4 * trial.unit, max_iterations=DRIFT_ITERATIONS,
             label=f"drift along {count} modes, tau = {tau * trial.unit:.0e}",
         )  # fmt: skip
         if found is None:

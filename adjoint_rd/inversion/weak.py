@@ -167,7 +167,7 @@ class Problem:
         converged, taken, worse, gain = False, 0, 0, np.inf
         while True:
             normal = self._normal(at, cost, multiplier, E, scales)
-            settled = normal.is_minimum()  # for the t_i as they are
+            settled = normal.is_minimum(len(self.free))  # for the t_i as they are
             if modes is not None:
                 normal, scales = self._refit_spread(normal, at, modes, scales)
                 cost = self._cost(at, E, scales)
