@@ -17,6 +17,7 @@ from .start import Residual, StartFit, structure
 
 MOST_CELLS = 20_000  # more are refined in tiles
 TILE = 64  # cells along each axis, about
+COMMON = 0.5  # of a tile's standard errors: what its rim, where little is known, may bias all tiles by alike
 DISAGREE = 1e-6  # the probability below which tiles, or snapshots, do not have the same parameters
 
 
@@ -46,6 +47,7 @@ def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectr
     mean, cov, agreement = constraints.together([one.mean for one in found], [one.covariance for one in found])
     if agreement < DISAGREE:
         return "its parts do not have the same parameters"
+    cov = cov + COMMON**2 * np.mean([one.covariance for one in found], axis=0)
     if len(given.species) == 1:  # on the rim of a tile the hidden species is hardly known
         values = np.where(found[0].on_log, np.exp(mean), mean)
         params = {**given.known, **dict(zip(given.free, values.tolist(), strict=True))}
