@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .inversion import cleanup, constraints, estimate, first_guess, tiles, verdict
+from .inversion import cleanup, estimate, first_guess, tiles, verdict
 from .inversion.refine import refine as refine_guess
 from .inversion.snapshot import Snapshot
 
@@ -261,8 +261,8 @@ def _together(data: Any, options: tuple[Any, ...]) -> dict[str, Any]:
         if not out["success"]:
             return {**out, "message": f"snapshot {n}: {out['message']}"}
         reports.append(out)
-    mean, cov, agreement = constraints.together([one.mean for one in estimates], [one.covariance for one in estimates])
-    if agreement < tiles.DISAGREE:
+    mean, cov, agreement = estimate.together(given, estimates)
+    if agreement < estimate.DISAGREE:
         return estimate.refused(
             given,
             f"the snapshots do not have the same parameters: chance makes them differ so much once in "

@@ -158,6 +158,18 @@ def test_a_crop_is_fitted_without_its_surroundings(worms):
     assert np.max(np.abs(errors(fit, params))) < 0.01
 
 
+def test_what_nothing_tells_stays_within_the_range_of_the_pattern(worms):
+    """u on the rim of a crop; and v there, where no equation holds, does not make the noise look less than it is."""
+    params, state = worms
+    for seed in range(3):
+        v = noisy(state[1], 0.01, seed)
+        fit = invert(v[1:39, 2:38], boundary="cropped")
+        assert fit.success, fit.message
+        assert np.max(np.abs(fit.state[0] - state[0, 1:39, 2:38])) < 0.5
+        assert fit.noise == pytest.approx(0.01 * state[1].max(), rel=0.06)  # 1 / sqrt(2 cells) is 0.02
+        assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
 def test_both_species_give_all_parameters(worms):
     params, state = worms
     noise = 0.005 * np.random.default_rng(4).standard_normal(state.shape)
@@ -200,6 +212,28 @@ def test_a_parameter_one_standard_error_off_costs_one(worms, tau):
         more = [others.fit(one, sigma, tau, evidence=False).cost - fit.cost for one in held]
         np.testing.assert_allclose(np.mean(more), 1.0, atol=0.02)
         assert abs(more[0] - more[1]) < 0.2  # 4 times the distance from the minimum in standard errors
+
+
+def test_what_data_tell_elsewhere_is_the_slope_of_the_profile_there(worms):
+    """At parameters a few standard errors off, against differences of the cost with the fields fitted anew."""
+    params, state = worms
+    system, sigma = System(models.get("gray_scott"), rd.Grid((N, N))), 0.05 * state[1].max()
+    seen = np.stack([np.zeros(N * N), np.ones(N * N)])
+    problem = weak.Problem(system, weak.Data(seen * noisy(state[1], 0.05, 1).ravel(), seen, np.ones(2 * N * N)), NAMES)
+    fit = problem.fit(weak.start_fit(params, state.reshape(2, -1)), sigma, 1e-5)
+    errors = np.sqrt(np.diag(fit.covariance))
+    shift = errors * np.array([1.0, -1.0, 0.5, 1.0])
+    place = np.log([fit.params[name] for name in NAMES]) + shift
+    mean, covariance = problem.about(fit, dict(zip(NAMES, np.exp(place), strict=True)))
+
+    def profile(x):
+        held = replace(fit, params=dict(zip(NAMES, np.exp(x), strict=True)))
+        return weak.Problem(system, problem.data, ()).fit(held, sigma, 1e-5, evidence=False).cost
+
+    slopes = [(profile(place + h) - profile(place - h)) / 0.2 for h in 0.1 * np.diag(errors)]
+    np.testing.assert_allclose(
+        2.0 * errors * np.linalg.solve(covariance, place - mean), slopes, rtol=0.02, atol=0.02 * np.max(np.abs(slopes))
+    )
 
 
 @pytest.mark.parametrize(("before", "widened", "least", "most"), [

@@ -5,7 +5,9 @@ The attributes of an `adjoint_rd.inverse.Inversion` are handed back as a dict.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from .start import Residual, StartFit, structure
 
 CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refused
 MOST_VALUE = 2.0  # of u and v; more in refused data is pointed out
+DISAGREE = 1e-6  # the probability below which data do not have the same parameters
+ROUNDS, SETTLED = 6, 0.1  # of a joint estimate, and its change in standard errors that ends them
 CLEAN_FACTOR = 1.5  # by which the standard errors of the residual fit are widened, see validation/inversion_suite.py
 
 
@@ -35,6 +39,8 @@ class Estimate:
         Of the data, in the model's units.
     clean : bool
         Whether no noise was seen.
+    about : callable or None
+        What the data tell at other parameters, for an estimate from several, see `weak.Problem.about`.
     """
 
     mean: np.ndarray
@@ -45,6 +51,7 @@ class Estimate:
     noise: float
     shift: float
     clean: bool = False
+    about: Callable[[Mapping[str, float]], tuple[np.ndarray, np.ndarray]] | None = None
 
     def values(self) -> np.ndarray:
         """The parameters."""
@@ -77,7 +84,36 @@ def of_fit(given: Snapshot, fit: weak.Fit, begin: StartFit, spectrum: cleanup.Sp
         or verdict.not_converged(fit)
     )
     found = _estimate(given, fit.params, fit.state, fit.covariance[:k, :k], fit.rate, noise=fit.noise, shift=fit.offset)
+    found = replace(found, about=partial(_about, fit))
     return refusal or _checked(given, found, fit.params)
+
+
+def _about(fit: weak.Fit, params: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    mean, covariance = fit.problem.about(fit, params)
+    return mean, covariance + fit.doubt
+
+
+def together(given: Snapshot, found: list[Estimate]) -> tuple[np.ndarray, np.ndarray, float]:
+    """(mean, covariance, probability that estimates which agree differ so much), of data with the same parameters.
+
+    Each is linearised at the joint estimate, the joint estimate made again, and so on. Linearised each at its own,
+    those along a valley that bends would point to where none of them leads.
+    """
+    mean, covariance, agreement = constraints.together([one.mean for one in found], [one.covariance for one in found])
+    for _ in range(ROUNDS):
+        params = {**given.known, **dict(zip(given.free, replace(found[0], mean=mean).values().tolist(), strict=True))}
+        there = []
+        for one in found:
+            try:
+                there.append(one.about(params) if one.about else (one.mean, one.covariance))
+            except np.linalg.LinAlgError:
+                there.append((one.mean, one.covariance))
+        before = mean
+        mean, covariance, agreement = constraints.together(*(list(each) for each in zip(*there, strict=True)))
+        given.log("together", params=params, agreement=agreement)
+        if np.all(np.abs(mean - before) <= SETTLED * np.sqrt(np.diag(covariance))):
+            break
+    return mean, covariance, agreement
 
 
 def of_tiles(

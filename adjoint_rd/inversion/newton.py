@@ -29,12 +29,15 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """The cost at a point; r = R - E b, and of the data's part half the slope and curvature in o + c."""
+    """The cost at a point; r = R - E b, of the data's part half the slope and curvature, with the prior's half of the
+    slope in the fields.
+    """
 
     value: float
     r: np.ndarray
     slope: np.ndarray
     curvature: np.ndarray
+    pull: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the 
 DRIFT_ITERATIONS = 16
 LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
+WIDE = 2.0  # of the prior where nothing is known, over the standard deviation of the fields elsewhere
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
 HOPELESS = 1.5  # cost over that of the first rung, per datum, from which a tau is too small
 SAME_NOISE = 0.02  # change of sigma up to which a fit is not repeated
@@ -45,7 +46,8 @@ def refine(
     values[list(given.species)] = given.values.reshape(len(given.species), cells)
     seen[list(given.species)] = given.seen.reshape(len(given.species), cells)
     rows = np.tile((~(given.hole | given.edge)).ravel(), S).astype(np.float64)
-    data = weak.Data(values, seen, rows, offset=given.offset_unknown)
+    likely, precision = _beyond(begin.state, rows.reshape(S, cells), seen)
+    data = weak.Data(values, seen, rows, offset=given.offset_unknown, likely=likely, precision=precision)
     problem = weak.Problem(given.system, data, given.free)
     top = float(np.max(np.abs(values)))
     sigma = max(spectrum.noise, 1e-5 * top)
@@ -98,6 +100,18 @@ def refine(
     if not steady and verdict.misfit(best, given.model) is None:
         best = _best([best, *_with_drift(trial, best)])
     return _with_doubt(trial, best)
+
+
+def _beyond(state: np.ndarray, rows: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A prior (mean, 1 / variance) where neither the data nor the equations tell: what the fields are elsewhere.
+
+    Without it a hidden species takes any value on the rim of a crop, +-100 where u is less than 1.
+    """
+    inside = [field[row > 0.0] for field, row in zip(state, rows, strict=True)]
+    mean = np.array([[np.mean(field)] for field in inside])
+    spread = np.array([[WIDE * np.std(field)] for field in inside])
+    nothing = (rows == 0.0) & (seen == 0.0) & (spread > 0.0)
+    return mean * np.ones(rows.shape), np.where(nothing, 1.0 / np.maximum(spread, 1e-300) ** 2, 0.0)
 
 
 class _Trial:
@@ -168,9 +182,9 @@ class _Trial:
         return fits
 
     def noise(self, fit: weak.Fit) -> float:
-        """sigma for which the cost is as expected: chi^2 of as many degrees of freedom as there are data."""
+        """sigma for which the cost is as expected: chi^2 of its degrees of freedom."""
         floor = 1e-6 * float(np.max(np.abs(self.given.values)))
-        ratio = np.clip(fit.cost / max(self.problem.data.count, 1), 0.25, 4.0)
+        ratio = np.clip(fit.cost / max(self.problem.data.freedom, 1), 0.25, 4.0)
         return max(fit.sigma * float(np.sqrt(ratio)), floor)
 
 
@@ -212,7 +226,7 @@ def _with_doubt(trial: _Trial, best: weak.Fit) -> weak.Fit:
     fits, names = trial.kept, trial.given.free
     evidence = np.array([fit.evidence for fit in fits])
     if trial.measured:
-        count = trial.problem.data.count
+        count = trial.problem.data.freedom
         ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)
         evidence = evidence + 0.5 * count * (ratio - 1.0 - np.log(ratio))
     weights = np.exp(np.minimum(evidence - evidence.max() + UNDECIDED, 0.0))
@@ -228,7 +242,8 @@ def _with_doubt(trial: _Trial, best: weak.Fit) -> weak.Fit:
         ]  # fmt: skip
         total += weight * fit.covariance
         total[:k, :k] += weight * np.outer(moved, moved)
-    return replace(best, covariance=total)
+    sizes, directions = np.linalg.eigh(total[:k, :k] - best.covariance[:k, :k])
+    return replace(best, covariance=total, doubt=(directions * np.maximum(sizes, 0.0)) @ directions.T)
 
 
 def _reaction(given: Snapshot, state: np.ndarray, params: dict[str, float]) -> float:

@@ -10,15 +10,14 @@ from itertools import product
 
 import numpy as np
 
-from . import cleanup, constraints, estimate
+from . import cleanup, estimate
 from .refine import refine
 from .snapshot import Snapshot
 from .start import Residual, StartFit, structure
 
 MOST_CELLS = 20_000  # more are refined in tiles
 TILE = 64  # cells along each axis, about
-COMMON = 0.5  # of a tile's standard errors: what its rim, where little is known, may bias all tiles by alike
-DISAGREE = 1e-6  # the probability below which tiles, or snapshots, do not have the same parameters
+COMMON = 0.3  # of a tile's standard errors: what may bias all tiles alike, measured 0.2 for patterns that still move
 
 
 def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> estimate.Estimate | str:
@@ -44,8 +43,8 @@ def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectr
     given.log("tiles", tiles=count, fitted=len(found))
     if len(found) < 0.5 * count:
         return f"{count - len(found)} of {count} tiles do not fit: {reason}"
-    mean, cov, agreement = constraints.together([one.mean for one in found], [one.covariance for one in found])
-    if agreement < DISAGREE:
+    mean, cov, agreement = estimate.together(given, found)
+    if agreement < estimate.DISAGREE:
         return "its parts do not have the same parameters"
     cov = cov + COMMON**2 * np.mean([one.covariance for one in found], axis=0)
     if len(given.species) == 1:  # on the rim of a tile the hidden species is hardly known

@@ -66,6 +66,8 @@ class Data:
         it is known: sigma may be more.
     offset : bool
         Whether the data are state + offset with an unknown offset, one for all.
+    likely, precision : ndarray (S, cells) or float
+        Of a Gaussian prior: the mean, and 1 / variance, zero where there is none.
     """
 
     values: np.ndarray
@@ -74,11 +76,18 @@ class Data:
     step: float = 0.0
     before: float = 0.0
     offset: bool = False
+    likely: np.ndarray | float = 0.0
+    precision: np.ndarray | float = 0.0
 
     @property
     def count(self) -> int:
         """The number of independent values."""
         return round(float(np.sum(self.weight**2)))
+
+    @property
+    def freedom(self) -> int:
+        """Of the cost: what it has terms for, less the fields; values where no equation holds fit themselves."""
+        return self.count + round(float(np.sum(self.rows))) + np.count_nonzero(self.precision) - self.values.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,9 @@ class Fit:
         (R - E b) / tau^2.
     modes : Modes or None
     label : str
+    problem : Problem or None
+    doubt : ndarray or float
+        What the covariance has beyond this fit's own, for other fits that the data allow.
     """
 
     params: dict[str, float]
@@ -132,6 +144,8 @@ class Fit:
     multiplier: np.ndarray = field(repr=False)
     modes: drift.Modes | None = field(default=None, repr=False)
     label: str = ""
+    problem: Problem | None = field(default=None, repr=False)
+    doubt: np.ndarray | float = 0.0
 
 
 class Problem:
@@ -147,7 +161,7 @@ class Problem:
         tau: float,
         *,
         modes: drift.Modes | None = None,
-        spread: float = 1e-3,
+        spread: np.ndarray | float = 1e-3,
         max_iterations: int = 24,
         hopeless: float = np.inf,
         evidence: bool = True,
@@ -159,7 +173,7 @@ class Problem:
         errors, that the data could not show it; or when after `EARLY` steps the cost is still above `hopeless`. With
         `modes` the t_i start at `spread`.
         """
-        E = np.zeros((start.state.size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
+        E = self._basis(modes, start.state.size)
         scales: Scales = (sigma, tau, np.full(E.shape[1], spread))
         at = self._begin(start, E, scales)
         cost, multiplier = self._cost(at, E, scales), start.multiplier
@@ -190,9 +204,7 @@ class Problem:
             taken += 1
         at, normal, scales = best.at, best.normal, best.scales
         cost = self._cost(at, E, scales)  # best.cost may be for t_i of after it
-        covariance = inverse(normal.S)
-        if self.data.step:
-            covariance = self._widened(covariance, at, sigma, normal)
+        covariance = self._covariance(at, sigma, normal)
         found = self._evidence(cost, normal, E, scales) if evidence else float("nan")
         k, m = len(self.free), E.shape[1]
         keep = np.r_[0:k, k + m : len(covariance)]
@@ -216,7 +228,32 @@ class Problem:
             cost.r / tau**2,
             modes,
             label or f"tau = {tau:.0e}",
+            self,
         )
+
+    def about(self, fit: Fit, params: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, covariance) of the free parameters as the data tell them at `params`, not where `fit` has them.
+
+        The fields are those of least cost there, and the mean is one Newton step from there. For what several data
+        tell together: the valley of the cost may bend between their own estimates.
+        """
+        there = Problem(self.system, self.data, ()).fit(
+            replace(fit, params=dict(params)), fit.sigma, fit.tau, modes=fit.modes, spread=fit.spread, evidence=False
+        )
+        E = self._basis(fit.modes, fit.state.size)
+        at, scales = Point(there.state.ravel(), dict(params), there.b, there.offset), (fit.sigma, fit.tau, there.spread)
+        normal = self._normal(at, self._cost(at, E, scales), there.multiplier, E, scales)
+        k = len(self.free)
+        values, logs = np.array([params[name] for name in self.free]), self._logs(params)
+        mean = np.where(logs, np.log(np.abs(values)), values) + normal.steps[0][:k]
+        return mean, self._covariance(at, fit.sigma, normal)[:k, :k]
+
+    def _basis(self, modes: drift.Modes | None, size: int) -> np.ndarray:
+        return np.zeros((size, 0)) if modes is None else modes.basis * self.data.rows[:, None]
+
+    def _covariance(self, at: Point, sigma: float, normal: Normal) -> np.ndarray:
+        covariance = inverse(normal.S)
+        return self._widened(covariance, at, sigma, normal) if self.data.step else covariance
 
     def _begin(self, start: Fit, E: np.ndarray, scales: Scales) -> Point:
         """The point of `start`, with the drift of least cost."""
@@ -230,7 +267,10 @@ class Problem:
         sigma, tau, spread = scales
         r = self.system.residual(at.y, at.params) * self.data.rows - E @ at.b
         value, slope, curvature = misfit.minus_twice_log(at.y + at.offset, self.data, sigma)
-        return Cost(float(r @ r) / tau**2 + value + float(np.sum((at.b / spread) ** 2)), r, slope, curvature)
+        beside = at.y - np.ravel(self.data.likely)
+        pull = np.ravel(self.data.precision) * beside
+        value += float(r @ r) / tau**2 + float(np.sum((at.b / spread) ** 2)) + float(np.sum(pull * beside))
+        return Cost(value, r, slope, curvature, slope + pull)
 
     def _chi2(self, at: Point, sigma: float) -> float:
         """The mean square of the misfit over what it should be, rounding included."""
@@ -256,7 +296,7 @@ class Problem:
         D = np.ones((at.y.size, int(self.data.offset)))
         gp = C.T @ (cost.r / tau)
         gp[k : k + m] += at.b / spread**2
-        gx = J.T @ (cost.r / tau) + cost.slope
+        gx = J.T @ (cost.r / tau) + cost.pull
         return Linear(J, C, D, slopes, gx, np.concatenate([gp, D.T @ cost.slope]))
 
     def _normal(self, at: Point, cost: Cost, multiplier: np.ndarray, E: np.ndarray, scales: Scales) -> Normal:
@@ -264,7 +304,8 @@ class Problem:
         k, m = len(self.free), E.shape[1]
         linear = self._linearised(at, cost, E, scales)
         J, C, D = linear.J, linear.C, linear.D
-        A0 = sparse.csr_array(J.T @ J) + sparse.diags_array(np.full(at.y.size, 1.0 / FREE**2))
+        weak = np.full(at.y.size, 1.0 / FREE**2) + np.ravel(self.data.precision)
+        A0 = sparse.csr_array(J.T @ J) + sparse.diags_array(weak)
         A = A0 + sparse.diags_array(cost.curvature)
         H = np.zeros((linear.gp.size,) * 2)
         H[: k + m, : k + m] = C.T @ C
@@ -319,7 +360,7 @@ class Problem:
         X = factor.solve(np.concatenate([gx[:, None], G], axis=1))
         S = H - G.T @ X[:, 1:]
         S = 0.5 * (S + S.T)
-        if must_be_positive and np.linalg.eigvalsh(S).min() <= 0.0:
+        if must_be_positive and np.linalg.eigvalsh(S).min(initial=np.inf) <= 0.0:
             return None
         return factor, X, S
 
@@ -370,7 +411,7 @@ class Problem:
         cost = self._cost(at, E, scales)
         for _ in range(CORRECTIONS):
             J = self._weighted_jacobian(at, scales[1])
-            there = replace(at, y=at.y - factor.solve(J.T @ (cost.r / scales[1]) + cost.slope))
+            there = replace(at, y=at.y - factor.solve(J.T @ (cost.r / scales[1]) + cost.pull))
             cost_there = self._cost(there, E, scales)
             if not cost_there.value < cost.value:
                 break
@@ -455,7 +496,7 @@ class Problem:
                 t = tuple(zero for _ in s)
                 for c, f in enumerate(model.reaction_jt_t(s, p, t, dp, tuple(al))):
                     crossed[c, :, n] = f
-        return curved, crossed.reshape(-1, len(self.free))
+        return curved, crossed.reshape(y.size, len(self.free))
 
 
 def start_fit(params: Mapping[str, float], state: np.ndarray, offset: float = 0.0) -> Fit:
