@@ -18,7 +18,7 @@ from .start import Residual, StartFit, Structure, structure
 
 CLEAN = 1e-3  # a strong residual below this needs no refinement
 MARGIN = 8  # cells beside a hole or a cut edge that the residual start leaves out
-QUIET = 1e-4  # noise over the largest value below which a large residual cannot come from noise
+QUIET = 1e-4  # noise over the largest value: with less no large residual comes from noise, with more no small one
 USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a second start then, for spacing 1
 LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
 LOUD_ITERATIONS = 20  # of the residual start then
@@ -50,18 +50,19 @@ def from_one_species(given: Snapshot, image: np.ndarray, spectrum: cleanup.Spect
     shift = _find_offset(given, image, part, weight, spectrum) if given.offset_unknown else 0.0
     image = image - shift
     loud = is_loud(given, image, spectrum)
-    raw = _best_start(given, Residual(given.model, given.grid, image, part, given.known, weight), part, loud)
-    given.log("residual", params=raw.params, residual=raw.residual, iterations=raw.iterations)
-    sane = not verdict.implausible(raw.params, given.model, given.grid)
-    complete = weight is None and given.subsample == 1 and not given.offset_unknown
-    if raw.residual < CLEAN and sane and complete and (given.noise is None or spectrum.step == 0.0):
-        return Guess(raw, shift, exact=True)
     quiet = spectrum.noise < QUIET * float(np.max(np.abs(image)))
-    if complete and quiet and raw.residual > 2.0 * verdict.MOST_RATE:
-        return str(verdict.unsteady(raw.residual, 1.0))
-    begin = raw
+    begin = None
+    if quiet or not np.isfinite(spectrum.cutoff):
+        begin = _best_start(given, Residual(given.model, given.grid, image, part, given.known, weight), part, loud)
+        given.log("residual", params=begin.params, residual=begin.residual, iterations=begin.iterations)
+        sane = not verdict.implausible(begin.params, given.model, given.grid)
+        complete = weight is None and given.subsample == 1 and not given.offset_unknown
+        if begin.residual < CLEAN and sane and complete and (given.noise is None or spectrum.step == 0.0):
+            return Guess(begin, shift, exact=True)
+        if complete and quiet and begin.residual > 2.0 * verdict.MOST_RATE:
+            return str(verdict.unsteady(begin.residual, 1.0))
     smooth = cleanup.low_pass(image, given.grid, spectrum.cutoff) if given.subsample == 1 else image
-    if raw.residual > CLEAN and np.isfinite(spectrum.cutoff):
+    if begin is None or (begin.residual > CLEAN and np.isfinite(spectrum.cutoff)):
         h = min(given.grid.spacing)
         band = Residual(
             given.model, given.grid, smooth, part, given.known, weight, cutoff=min(spectrum.cutoff, BAND / h)

@@ -28,7 +28,7 @@ LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
 WIDE = 2.0  # of the prior where nothing is known, over the standard deviation of the fields elsewhere
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
-HOPELESS = 1.5  # cost over that of the first rung, per datum, from which a tau is too small
+HOPELESS = (0.1, 0.5)  # per datum, the cost over the first rung's from which a tau is too small; if starts lead apart
 SAME_NOISE = 0.02  # change of sigma up to which a fit is not repeated
 SAME_EVIDENCE, SAME_PLACE = 0.5, 0.01  # differences of evidence and of parameters up to which two fits are one
 BLUR = 0.1  # least noise before rounding that is assumed, in steps: what the model itself may be off
@@ -71,12 +71,14 @@ def refine(
         before = float(np.sqrt(max(spectrum.noise**2 - spectrum.step**2 / 12.0, 0.0)))
         trial.problem = weak.Problem(given.system, replace(data, step=spectrum.step, before=before), given.free)
         sigma = max(before, BLUR * spectrum.step)
+    if len(reached) > 1:
+        trial.excess = HOPELESS[1] * data.count
     for start in reached:
         ladder = trial.descend(start, LADDER, sigma)
         if len(reached) > 1 and len(ladder) > 1:
             # Between the rungs fields that may leave the steady states, but not far, can be best far from where either
             # rung is; a fit that comes by there may stay.
-            trial.keep(trial.fit(ladder[0], LADDER[-1], ladder[0].sigma))
+            trial.keep(trial.fit(ladder[0], LADDER[-1], ladder[0].sigma, hopeless=trial.hopeless(ladder[0])))
     if not loud and _distance(reached[0].params, params, given.free) > FAR:
         # The loose first rung may have slid to F, k -> 0: also go from the start directly to a tight one.
         other = trial.descend(first, (BETWEEN[0], *LADDER[1:]), sigma)
@@ -85,7 +87,7 @@ def refine(
     if not trial.kept:
         return "the refinement failed: its matrices are singular."
     best = trial.best
-    hopeless = min(fit.evidence for fit in trial.kept) < best.evidence - 0.5 * (HOPELESS - 1.0) * problem.data.count
+    hopeless = min(fit.evidence for fit in trial.kept) < best.evidence - 0.5 * trial.excess
     for tau in BETWEEN[:1] if hopeless else BETWEEN:
         if LADDER[-1] * unit < best.tau and 1.1 < max(tau * unit / best.tau, best.tau / (tau * unit)) < NEXT:
             trial.keep(trial.fit(best, tau, best.sigma))
@@ -124,11 +126,14 @@ class _Trial:
     unit : float
         Of tau.
     kept : list of Fit
+    excess : float
+        Cost over that of the first rung from which a tau is too small.
     """
 
     def __init__(self, given: Snapshot, problem: weak.Problem, unit: float):
         self.given, self.problem, self.unit = given, problem, unit
         self.kept: list[weak.Fit] = []
+        self.excess = HOPELESS[0] * problem.data.count
 
     @property
     def best(self) -> weak.Fit:
@@ -153,22 +158,29 @@ class _Trial:
         )  # fmt: skip
         return fit
 
-    def keep(self, fit: weak.Fit | None) -> None:
-        """Keep a fit, unless it is one that is there."""
-        if fit and not any(
+    def hopeless(self, first: weak.Fit) -> float:
+        """The cost from which tau is too small, given the first rung."""
+        return first.cost + self.excess
+
+    def keep(self, fit: weak.Fit | None) -> bool:
+        """Keep a fit, unless it is one that is there; whether it was kept."""
+        new = fit is not None and not any(
             other.tau == fit.tau and (other.modes is None) == (fit.modes is None)
             and abs(other.evidence - fit.evidence) < SAME_EVIDENCE
             and _distance(other.params, fit.params, self.given.free) < SAME_PLACE
             for other in self.kept
-        ):  # fmt: skip
+        )  # fmt: skip
+        if fit is not None and new:
             self.kept.append(fit)
+        return new
 
     def descend(self, fit: weak.Fit, rungs: tuple[float, ...], sigma: float) -> list[weak.Fit]:
-        """Fits as tau gets smaller, until the evidence falls, all kept; after the first with the noise seen there."""
+        """Fits as tau gets smaller, until the evidence falls or one is known, all kept; after the first with the noise
+        seen there.
+        """
         fits: list[weak.Fit] = []
         for tau in rungs:
-            most = fits[0].cost + (HOPELESS - 1.0) * self.problem.data.count if fits else np.inf
-            found = self.fit(fit, tau, sigma, hopeless=most)
+            found = self.fit(fit, tau, sigma, hopeless=self.hopeless(fits[0]) if fits else np.inf)
             if found and not fits and self.measured and abs(self.noise(found) / sigma - 1.0) > SAME_NOISE:
                 sigma = self.noise(found)
                 found = self.fit(found, tau, sigma)
@@ -176,8 +188,7 @@ class _Trial:
                 break
             fit = found
             fits.append(fit)
-            self.keep(fit)
-            if fit.evidence < _best(fits).evidence - DROP:
+            if not self.keep(fit) or fit.evidence < _best(fits).evidence - DROP:
                 break
         return fits
 
