@@ -186,6 +186,9 @@ def invert(
     of Newton's matrix, for rounded data widened where cells of like values have like errors. They hold for the noise
     and the drift that the evidence decided on, and know nothing of a model that is wrong in ways which the checks do
     not see.
+
+    Images of more than 20 000 cells are refined in tiles of about 64 cells along each axis, as crops; interrupted
+    (Ctrl-C) the fit is that of the tiles so far, and `message` says so.
     """
     if times is not None:
         from .inversion import movie_input

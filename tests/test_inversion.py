@@ -289,6 +289,23 @@ def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
     assert np.sqrt(np.mean((fit.state - whole) ** 2)) < 0.01
 
 
+def test_an_interrupted_large_image_gives_what_its_tiles_told(worms, monkeypatch):
+    monkeypatch.setattr(tiles, "MOST_CELLS", 1000)
+    monkeypatch.setattr(tiles, "TILE", N)
+    params, state = worms
+    fit_tile, lines = tiles._fit_tile, []
+
+    def interrupted(*arguments):
+        if sum(line.startswith("tile ") for line in lines) == 2:
+            raise KeyboardInterrupt
+        return fit_tile(*arguments)
+
+    monkeypatch.setattr(tiles, "_fit_tile", interrupted)
+    fit = invert(noisy(np.tile(state[1], (1, 3)), 0.01, 0), progress=lines.append)
+    assert fit.success and "Interrupted: from 2 of 3 tiles." in fit.message
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
 def test_snapshots_of_different_parameters_are_refused(worms):
     _, state = worms
     other = invert(np.stack([state[1], 1.05 * state[1]]), snapshots=True)  # 1.05 v solves the equations of another gain

@@ -39,6 +39,8 @@ class Estimate:
         Of the data, in the model's units.
     clean : bool
         Whether no noise was seen.
+    note : str
+        What to say of how it came about.
     about : callable or None
         What the data tell at other parameters, for an estimate from several, see `weak.Problem.about`.
     """
@@ -51,6 +53,7 @@ class Estimate:
     noise: float
     shift: float
     clean: bool = False
+    note: str = ""
     about: Callable[[Mapping[str, float]], tuple[np.ndarray, np.ndarray]] | None = None
 
     def values(self) -> np.ndarray:
@@ -117,12 +120,12 @@ def together(given: Snapshot, found: list[Estimate]) -> tuple[np.ndarray, np.nda
 
 
 def of_tiles(
-    given: Snapshot, mean: np.ndarray, covariance: np.ndarray, state: np.ndarray, parts: list[Estimate]
+    given: Snapshot, mean: np.ndarray, covariance: np.ndarray, state: np.ndarray, parts: list[Estimate], note: str
 ) -> Estimate | str:
     """From the joint estimate of the tiles of an image, or why not."""
     rate = float(np.sqrt(np.mean([part.rate**2 for part in parts])))
     noise = float(np.mean([part.noise for part in parts]))
-    found = Estimate(mean, covariance, parts[0].on_log, state, rate, noise, parts[0].shift)
+    found = Estimate(mean, covariance, parts[0].on_log, state, rate, noise, parts[0].shift, note=note)
     params = {**given.known, **dict(zip(given.free, found.values().tolist(), strict=True))}
     return _checked(given, found, params)
 
@@ -189,7 +192,7 @@ def report(given: Snapshot, found: Estimate, alone: bool = True) -> dict[str, An
     if refusal:
         return refused(given, refusal)
     noise = found.noise / abs(given.scale)
-    message = verdict.praise(given.free, relative, found.rate, noise, found.clean) + held
+    message = verdict.praise(given.free, relative, found.rate, noise, found.clean) + held + found.note
     params = {**given.known, **dict(zip(given.free, values.tolist(), strict=True))}
     params = {name: float(params[name]) for name in given.model.names}
     state = found.state.reshape(len(given.model.species), *given.grid.shape)

@@ -17,32 +17,45 @@ from .start import Residual, StartFit, structure
 
 MOST_CELLS = 20_000  # more are refined in tiles
 TILE = 64  # cells along each axis, about
+LEAST_TILES = 2  # from which an interrupted fit has a result
 COMMON = 0.3  # of a tile's standard errors: what may bias all tiles alike, measured 0.2 for patterns that still move
 
 
 def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectrum) -> estimate.Estimate | str:
-    """The estimate from all tiles, or why there is none."""
+    """The estimate from all tiles, or why there is none; if interrupted from those that are done."""
     state = begin.state.reshape(len(given.model.species), *given.grid.shape)
     fitted, found, reason = state.copy(), [], ""
     pieces = [
         [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(n), max(n // TILE, 1))]
         for n in given.grid.shape
     ]
-    for place in product(*pieces):
+    places = list(product(*pieces))
+    tried, note = 0, ""
+    for n, place in enumerate(places, 1):
         box = (slice(None), *place)
         data = np.where(given.seen[box], given.values[box] / given.scale, np.nan)
         if np.isnan(data).mean() > 0.5:
             continue
-        one = _fit_tile(given, data, replace(begin, state=state[box].reshape(len(state), -1)), shift, spectrum)
+        try:
+            one = _fit_tile(given, data, replace(begin, state=state[box].reshape(len(state), -1)), shift, spectrum)
+        except KeyboardInterrupt:
+            if len(found) < LEAST_TILES:
+                raise
+            note = f" Interrupted: from {len(found)} of {len(places)} tiles."
+            break
+        tried += 1
         if isinstance(one, str):
             reason = reason or one
+            given.log(f"tile {n} of {len(places)}", failed=one)
             continue
+        given.log(f"tile {n} of {len(places)}", params=dict(zip(given.free, one.values().tolist(), strict=True)))
         found.append(one)
         fitted[box] = one.state.reshape(fitted[box].shape)
-    count = int(np.prod([len(each) for each in pieces]))
-    given.log("tiles", tiles=count, fitted=len(found))
-    if len(found) < 0.5 * count:
-        return f"{count - len(found)} of {count} tiles do not fit: {reason}"
+    given.log("tiles", tiles=len(places), fitted=len(found))
+    if not tried:
+        return "no part of the image has data on half of its cells"
+    if len(found) < 0.5 * tried:
+        return f"{tried - len(found)} of {tried} tiles do not fit: {reason}"
     mean, cov, agreement = estimate.together(given, found)
     if agreement < estimate.DISAGREE:
         return "its parts do not have the same parameters"
@@ -53,7 +66,7 @@ def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectr
         part = structure(given.model, given.species[0], given.known)
         whole = Residual(given.model, given.grid, fitted[part.observed], part, given.known)
         fitted[part.hidden] = whole.hidden(params)[0].reshape(given.grid.shape)
-    return estimate.of_tiles(given, mean, cov, fitted.reshape(len(state), -1), found)
+    return estimate.of_tiles(given, mean, cov, fitted.reshape(len(state), -1), found, note)
 
 
 def _fit_tile(
