@@ -145,11 +145,9 @@ def _checked(given: Snapshot, found: Estimate, params: dict[str, float]) -> Esti
     reason = verdict.implausible(params, given.model, given.grid)
     if reason:
         return f"the fit leads to {reason}; the image is no steady pattern of {given.model.name}"
-    if not given.at_rest and len(given.species) < len(given.model.species):
-        state = found.state.reshape(len(given.model.species), -1)
-        reason = verdict.mostly_ground(given.model, state, params, given.species)
-        if reason:
-            return reason
+    reason = verdict.mostly_ground(given, found.state.reshape(len(given.model.species), -1), params)
+    if reason:
+        return reason
     if not (given.hole | given.edge).any():  # there the state is not known everywhere
         refusal, change = verdict.runs_on(given.model, given.grid, found.state, params, found.rate)
         given.log("run on", change=change)

@@ -18,7 +18,7 @@ from .start import Residual, StartFit, Structure, structure
 
 CLEAN = 1e-3  # a strong residual below this needs no refinement
 MARGIN = 8  # cells beside a hole or a cut edge that the residual start leaves out
-QUIET = 1e-4  # noise over the largest value: with less no large residual comes from noise, with more no small one
+QUIET = 1e-4  # noise over the largest value below which a large residual cannot come from noise
 USUAL = {"gray_scott": {"Du": 0.16, "Dv": 0.08, "F": 0.04, "k": 0.06}}  # a second start then, for spacing 1
 LOUD = 0.015  # noise over the largest value from which the residual start is not trusted alone
 LOUD_ITERATIONS = 20  # of the residual start then
@@ -50,25 +50,29 @@ def from_one_species(given: Snapshot, image: np.ndarray, spectrum: cleanup.Spect
     shift = _find_offset(given, image, part, weight, spectrum) if given.offset_unknown else 0.0
     image = image - shift
     loud = is_loud(given, image, spectrum)
+    complete = weight is None and given.subsample == 1 and not given.offset_unknown
+    exact = complete and (given.noise is None or spectrum.step == 0.0)
     quiet = spectrum.noise < QUIET * float(np.max(np.abs(image)))
+    strong = Residual(given.model, given.grid, image, part, given.known, weight)
     begin = None
     if quiet or not np.isfinite(spectrum.cutoff):
-        begin = _best_start(given, Residual(given.model, given.grid, image, part, given.known, weight), part, loud)
+        begin = _best_start(given, strong, part, loud)
         given.log("residual", params=begin.params, residual=begin.residual, iterations=begin.iterations)
-        sane = not verdict.implausible(begin.params, given.model, given.grid)
-        complete = weight is None and given.subsample == 1 and not given.offset_unknown
-        if begin.residual < CLEAN and sane and complete and (given.noise is None or spectrum.step == 0.0):
+        if exact and _explains(given, begin):
             return Guess(begin, shift, exact=True)
         if complete and quiet and begin.residual > 2.0 * verdict.MOST_RATE:
             return str(verdict.unsteady(begin.residual, 1.0))
-    smooth = cleanup.low_pass(image, given.grid, spectrum.cutoff) if given.subsample == 1 else image
     if begin is None or (begin.residual > CLEAN and np.isfinite(spectrum.cutoff)):
-        h = min(given.grid.spacing)
-        band = Residual(
-            given.model, given.grid, smooth, part, given.known, weight, cutoff=min(spectrum.cutoff, BAND / h)
-        )
+        smooth = cleanup.low_pass(image, given.grid, spectrum.cutoff) if given.subsample == 1 else image
+        cutoff = min(spectrum.cutoff, BAND / min(given.grid.spacing))
+        band = Residual(given.model, given.grid, smooth, part, given.known, weight, cutoff=cutoff)
         begin = _best_start(given, band, part, loud)
         given.log("residual, low-pass", params=begin.params, residual=begin.residual, iterations=begin.iterations)
+        if not quiet:  # a pattern of short waves can look noisy: the whole image from there, in few steps if it is not
+            raw = strong.fit(begin.params, max_iterations=LOUD_ITERATIONS)
+            given.log("residual", params=raw.params, residual=raw.residual, iterations=raw.iterations)
+            if _explains(given, raw):
+                return Guess(raw, shift, exact=exact)
         if part.green:
             h2 = float(np.prod(given.grid.spacing)) ** (2.0 / given.grid.ndim)
             tame = {
@@ -84,6 +88,11 @@ def from_one_species(given: Snapshot, image: np.ndarray, spectrum: cleanup.Spect
     if reason:
         return f"the equation residual leads to {reason}; the image is no steady pattern of {given.model.name}."
     return Guess(begin, shift)
+
+
+def _explains(given: Snapshot, fit: StartFit) -> bool:
+    """Whether a residual fit leaves next to nothing."""
+    return fit.residual < CLEAN and not verdict.implausible(fit.params, given.model, given.grid)
 
 
 def from_all_species(given: Snapshot, spectrum: cleanup.Spectrum) -> Guess | str:

@@ -67,6 +67,9 @@ def refine(
     reason = verdict.implausible(reached[0].params, given.model, given.grid)
     if reason:  # among others F, k, Dv -> 0, where every equation holds trivially
         return f"the refinement leads to {reason}; the image is no steady pattern of {given.model.name}."
+    reason = verdict.mostly_ground(given, reached[0].state, reached[0].params)
+    if reason:
+        return reason
     if spectrum.step:
         before = float(np.sqrt(max(spectrum.noise**2 - spectrum.step**2 / 12.0, 0.0)))
         trial.problem = weak.Problem(given.system, replace(data, step=spectrum.step, before=before), given.free)
@@ -288,6 +291,8 @@ def _with_drift(trial: _Trial, best: weak.Fit) -> list[weak.Fit]:
         fits.append(fit)
         trial.keep(fit)
         if fit.spread[-1] < LOOSE_END * fit.tau and _distance(fit.params, there, given.free) < 0.01:
+            break
+        if fit.evidence < best.evidence + UNDECIDED:
             break
     return fits
 

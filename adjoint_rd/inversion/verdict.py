@@ -6,7 +6,7 @@ Every function returns a reason in words, or None if all is well.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -81,14 +81,16 @@ def implausible(params: Mapping[str, float], model: Model, grid: Grid) -> str | 
     return None
 
 
-def mostly_ground(model: Model, state: np.ndarray, params: Mapping[str, float], species: Sequence[int]) -> str | None:
+def mostly_ground(given: Any, state: np.ndarray, params: Mapping[str, float]) -> str | None:
     """Whether most of the grid is at the observed species' rest state, so that a few structures may be growing there.
 
     The growth of a few structures of one kind can hide in the parameters when one species alone is seen: their profile
     is then that of structures at rest under other parameters, and the residual shows nothing.
     """
-    rest = model.rest_state(params)
-    away = [np.abs(state[c] - rest[c]) for c in species]
+    if given.at_rest or len(given.species) == len(given.model.species):
+        return None
+    rest = given.model.rest_state(params)
+    away = [np.abs(state[c] - rest[c]) for c in given.species]
     ground = min(float(np.mean(each <= NEAR_REST * np.max(each))) for each in away)
     if ground > MOST_GROUND:
         return (
