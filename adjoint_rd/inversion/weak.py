@@ -162,7 +162,7 @@ class Problem:
         *,
         modes: drift.Modes | None = None,
         spread: np.ndarray | float = 1e-3,
-        max_iterations: int = 16,
+        max_iterations: int = 24,
         hopeless: float = np.inf,
         evidence: bool = True,
         label: str = "",
