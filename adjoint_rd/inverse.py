@@ -187,8 +187,9 @@ def invert(
     and the drift that the evidence decided on, and know nothing of a model that is wrong in ways which the checks do
     not see.
 
-    Images of more than 20 000 cells are refined in tiles of about 64 cells along each axis, as crops; interrupted
-    (Ctrl-C) the fit is that of the tiles so far, and `message` says so.
+    Noisy images of more than 20 000 cells are refined in tiles of about 64 x 64 cells, as crops (not with
+    `subsample`). Interrupted (Ctrl-C) the fit is that of the tiles so far, from two on, or of the snapshots so far, and
+    `message` says so.
     """
     if times is not None:
         from .inversion import movie_input
@@ -252,10 +253,16 @@ def _together(data: Any, options: tuple[Any, ...]) -> dict[str, Any]:
         one, other = np.asarray(one), np.asarray(other)
         if np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f"):
             raise InputError(f"data holds the same snapshot twice ({n} and {m}): it says nothing new; give it once.")
-    estimates, reports = [], []
+    estimates, reports, note = [], [], ""
     for n, one in enumerate(data):
         given = Snapshot(one, *options)
-        found = _solve(given)
+        try:
+            found = _solve(given)
+        except KeyboardInterrupt:
+            if not estimates:
+                raise
+            note = f" Interrupted: from {n} of {len(data)} snapshots."
+            break
         if isinstance(found, str):
             out = estimate.refused(given, found)
         else:
@@ -264,7 +271,9 @@ def _together(data: Any, options: tuple[Any, ...]) -> dict[str, Any]:
         if not out["success"]:
             return {**out, "message": f"snapshot {n}: {out['message']}"}
         reports.append(out)
-    mean, cov, agreement = estimate.together(given, estimates)
+        if estimates[-1].note:  # interrupted
+            break
+    joint, agreement = estimate.together(given, estimates)
     if agreement < estimate.DISAGREE:
         return estimate.refused(
             given,
@@ -272,7 +281,7 @@ def _together(data: Any, options: tuple[Any, ...]) -> dict[str, Any]:
             f"{1 / max(agreement, 1e-99):.2g} times",
         )
     rate, noise = max(one.rate for one in estimates), float(np.mean([one.noise for one in estimates]))
-    out = estimate.report(given, replace(estimates[-1], mean=mean, covariance=cov, rate=rate, noise=noise))
+    out = estimate.report(given, replace(joint, rate=rate, noise=noise, note=joint.note + note))
     if not out["success"]:
         return out
     return {

@@ -166,7 +166,7 @@ def test_what_nothing_tells_stays_within_the_range_of_the_pattern(worms):
         fit = invert(v[1:39, 2:38], boundary="cropped")
         assert fit.success, fit.message
         assert np.max(np.abs(fit.state[0] - state[0, 1:39, 2:38])) < 0.5
-        assert fit.noise == pytest.approx(0.01 * state[1].max(), rel=0.06)  # 1 / sqrt(2 cells) is 0.02
+        assert fit.noise == pytest.approx(0.01 * state[1].max(), rel=0.05)  # 1 / sqrt(2 cells) is 0.02
         assert np.max(np.abs(scores(fit, params))) < 4.0
 
 
@@ -279,7 +279,7 @@ def test_the_slope_of_rounded_data_has_these_harmonics():
 
 def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
     monkeypatch.setattr(tiles, "MOST_CELLS", 1000)
-    monkeypatch.setattr(tiles, "TILE", N)
+    monkeypatch.setattr(tiles, "TILE", N * N)
     params, state = worms
     whole = np.tile(state, (1, 1, 2))
     fit = invert(noisy(whole[1], 0.01, 0))
@@ -291,7 +291,7 @@ def test_a_large_image_is_refined_in_tiles(worms, monkeypatch):
 
 def test_an_interrupted_large_image_gives_what_its_tiles_told(worms, monkeypatch):
     monkeypatch.setattr(tiles, "MOST_CELLS", 1000)
-    monkeypatch.setattr(tiles, "TILE", N)
+    monkeypatch.setattr(tiles, "TILE", N * N)
     params, state = worms
     fit_tile, lines = tiles._fit_tile, []
 

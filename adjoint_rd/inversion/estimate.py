@@ -19,6 +19,7 @@ from .start import Residual, StartFit, structure
 CONTRADICTED = 5.0  # standard errors at which a known ratio or a bound is refused
 MOST_VALUE = 2.0  # of u and v; more in refused data is pointed out
 DISAGREE = 1e-6  # the probability below which data do not have the same parameters
+SETTLE = 10.0  # the time that seams of tiles are given
 ROUNDS, SETTLED = 6, 0.1  # of a joint estimate, and its change in standard errors that ends them
 CLEAN_FACTOR = 1.5  # by which the standard errors of the residual fit are widened, see validation/inversion_suite.py
 
@@ -60,6 +61,10 @@ class Estimate:
         """The parameters."""
         return np.where(self.on_log, np.exp(np.where(self.on_log, self.mean, 0.0)), self.mean)
 
+    def params(self, given: Snapshot) -> dict[str, float]:
+        """By their names, with the known ones."""
+        return {**given.known, **dict(zip(given.free, self.values().tolist(), strict=True))}
+
 
 def of_residual(given: Snapshot, fit: StartFit) -> Estimate | str:
     """From the residual fit of clean data, or why not."""
@@ -77,6 +82,8 @@ def of_residual(given: Snapshot, fit: StartFit) -> Estimate | str:
 def of_fit(given: Snapshot, fit: weak.Fit, begin: StartFit, spectrum: cleanup.Spectrum) -> Estimate | str:
     """From a refinement, or why not."""
     k = len(given.free)
+    if fit.modes is not None:  # kept for a joint estimate: half the memory
+        fit = replace(fit, modes=replace(fit.modes, basis=fit.modes.basis.astype(np.float32)))
     reaction = verdict.magnitude(
         given.model, begin.state, {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
     )
@@ -96,38 +103,59 @@ def _about(fit: weak.Fit, params: Mapping[str, float]) -> tuple[np.ndarray, np.n
     return mean, covariance + fit.doubt
 
 
-def together(given: Snapshot, found: list[Estimate]) -> tuple[np.ndarray, np.ndarray, float]:
-    """(mean, covariance, probability that estimates which agree differ so much), of data with the same parameters.
+def together(given: Snapshot, found: list[Estimate]) -> tuple[Estimate, float]:
+    """(joint estimate, probability that estimates which agree differ so much), of data with the same parameters.
 
     Each is linearised at the joint estimate, the joint estimate made again, and so on. Linearised each at its own,
-    those along a valley that bends would point to where none of them leads.
+    those along a valley that bends would point to where none of them leads. What is negative in one is on a linear
+    scale in all. Interrupted it is that of the last round.
     """
+    found = [one for one in found if np.all(np.isfinite(one.covariance))] or found[-1:]
+    if len(found) == 1:
+        return found[0], 1.0
+    on_log = np.all([one.on_log for one in found], axis=0)
+    joint, agreement = _joined(found[-1], [_on(on_log, one) for one in found])
+    try:
+        for _ in range(ROUNDS):
+            params = joint.params(given)
+            there = [_on(on_log, _there(given, one, params)) for one in found]
+            before = joint.mean
+            joint, agreement = _joined(joint, there)
+            given.log("together", params=params, agreement=agreement)
+            if np.all(np.abs(joint.mean - before) <= SETTLED * np.sqrt(np.diag(joint.covariance))):
+                break
+    except KeyboardInterrupt:
+        joint = replace(joint, note=f"{joint.note} Interrupted in the joint estimate.")
+    return joint, agreement
+
+
+def _joined(like: Estimate, found: list[Estimate]) -> tuple[Estimate, float]:
+    """(estimate, agreement) of those on one scale."""
     mean, covariance, agreement = constraints.together([one.mean for one in found], [one.covariance for one in found])
-    for _ in range(ROUNDS):
-        params = {**given.known, **dict(zip(given.free, replace(found[0], mean=mean).values().tolist(), strict=True))}
-        there = []
-        for one in found:
-            try:
-                there.append(one.about(params) if one.about else (one.mean, one.covariance))
-            except np.linalg.LinAlgError:
-                there.append((one.mean, one.covariance))
-        before = mean
-        mean, covariance, agreement = constraints.together(*(list(each) for each in zip(*there, strict=True)))
-        given.log("together", params=params, agreement=agreement)
-        if np.all(np.abs(mean - before) <= SETTLED * np.sqrt(np.diag(covariance))):
-            break
-    return mean, covariance, agreement
+    return replace(like, mean=mean, covariance=covariance, on_log=found[0].on_log), agreement
 
 
-def of_tiles(
-    given: Snapshot, mean: np.ndarray, covariance: np.ndarray, state: np.ndarray, parts: list[Estimate], note: str
-) -> Estimate | str:
-    """From the joint estimate of the tiles of an image, or why not."""
-    rate = float(np.sqrt(np.mean([part.rate**2 for part in parts])))
-    noise = float(np.mean([part.noise for part in parts]))
-    found = Estimate(mean, covariance, parts[0].on_log, state, rate, noise, parts[0].shift, note=note)
-    params = {**given.known, **dict(zip(given.free, found.values().tolist(), strict=True))}
-    return _checked(given, found, params)
+def _there(given: Snapshot, one: Estimate, params: Mapping[str, float]) -> Estimate:
+    """An estimate linearised at other parameters, itself where it cannot be."""
+    if one.about is None:
+        return one
+    try:
+        mean, covariance = one.about(params)
+    except np.linalg.LinAlgError:
+        return one
+    return replace(one, mean=mean, covariance=covariance, on_log=np.array([params[name] > 0 for name in given.free]))
+
+
+def _on(on_log: np.ndarray, one: Estimate) -> Estimate:
+    """An estimate with only these parameters on a logarithmic scale, of those that it has there."""
+    slopes = np.where(one.on_log & ~on_log, one.values(), 1.0)
+    mean = np.where(one.on_log & ~on_log, one.values(), one.mean)
+    return replace(one, mean=mean, covariance=one.covariance * np.outer(slopes, slopes), on_log=on_log)
+
+
+def of_tiles(given: Snapshot, found: Estimate) -> Estimate | str:
+    """From the joint estimate of the tiles of an image, or why not; where they meet the state may be rough."""
+    return _checked(given, found, found.params(given), settle=SETTLE)
 
 
 def _estimate(
@@ -140,7 +168,7 @@ def _estimate(
     return Estimate(mean, covariance, on_log, state, rate, noise, shift, clean)
 
 
-def _checked(given: Snapshot, found: Estimate, params: dict[str, float]) -> Estimate | str:
+def _checked(given: Snapshot, found: Estimate, params: dict[str, float], settle: float = 0.0) -> Estimate | str:
     """`found` if its parameters are plausible and its state lasts, else why not."""
     reason = verdict.implausible(params, given.model, given.grid)
     if reason:
@@ -148,8 +176,8 @@ def _checked(given: Snapshot, found: Estimate, params: dict[str, float]) -> Esti
     reason = verdict.mostly_ground(given, found.state.reshape(len(given.model.species), -1), params)
     if reason:
         return reason
-    if not (given.hole | given.edge).any():  # there the state is not known everywhere
-        refusal, change = verdict.runs_on(given.model, given.grid, found.state, params, found.rate)
+    if not found.note and not (given.hole | given.edge).any():  # else the state is not known everywhere
+        refusal, change = verdict.runs_on(given.model, given.grid, found.state, params, found.rate, settle)
         given.log("run on", change=change)
         if refusal:
             return refusal

@@ -26,7 +26,6 @@ DRIFT_TAU = (1e-6, 3e-6)  # the second where the modes do not reach down to the 
 DRIFT_ITERATIONS = 16
 LOOSE_END = 3.0  # the drift along the last mode over tau
 UNDECIDED = 5.0  # of log evidence: more is decisive (R. E. Kass, A. E. Raftery, J. Am. Stat. Assoc. 90 (1995) 773)
-WIDE = 2.0  # of the prior where nothing is known, over the standard deviation of the fields elsewhere
 DROP = 30.0  # the ladder ends when the evidence has fallen by so much
 HOPELESS = (0.1, 0.5)  # per datum, the cost over the first rung's from which a tau is too small; if starts lead apart
 SAME_NOISE = 0.02  # change of sigma up to which a fit is not repeated
@@ -46,12 +45,14 @@ def refine(
     values[list(given.species)] = given.values.reshape(len(given.species), cells)
     seen[list(given.species)] = given.seen.reshape(len(given.species), cells)
     rows = np.tile((~(given.hole | given.edge)).ravel(), S).astype(np.float64)
+    if not rows.any():
+        return "nowhere are all observed species seen: there is no cell to use the equations in."
     likely, precision = _beyond(begin.state, rows.reshape(S, cells), seen)
     data = weak.Data(values, seen, rows, offset=given.offset_unknown, likely=likely, precision=precision)
     problem = weak.Problem(given.system, data, given.free)
     top = float(np.max(np.abs(values)))
     sigma = max(spectrum.noise, 1e-5 * top)
-    params = {name: (value if value > 0 else 1e-4) for name, value in begin.params.items()}
+    params = {name: value if value > 0 or name in given.known else 1e-4 for name, value in begin.params.items()}
     unit = max(_reaction(given, begin.state, params) / 0.01, 1e-6)  # the ladder's values are for reactions of 0.01
     loud = is_loud(given, begin.state[given.species[0]], spectrum)
     first = weak.start_fit(params, begin.state, offset=shift)
@@ -90,7 +91,8 @@ def refine(
     if not trial.kept:
         return "the refinement failed: its matrices are singular."
     best = trial.best
-    hopeless = min(fit.evidence for fit in trial.kept) < best.evidence - 0.5 * trial.excess
+    tighter = [fit.evidence for fit in trial.kept if fit.tau < best.tau]
+    hopeless = min(tighter, default=np.inf) < best.evidence - 0.5 * trial.excess
     for tau in BETWEEN[:1] if hopeless else BETWEEN:
         if LADDER[-1] * unit < best.tau and 1.1 < max(tau * unit / best.tau, best.tau / (tau * unit)) < NEXT:
             trial.keep(trial.fit(best, tau, best.sigma))
@@ -114,7 +116,7 @@ def _beyond(state: np.ndarray, rows: np.ndarray, seen: np.ndarray) -> tuple[np.n
     """
     inside = [field[row > 0.0] for field, row in zip(state, rows, strict=True)]
     mean = np.array([[np.mean(field)] for field in inside])
-    spread = np.array([[WIDE * np.std(field)] for field in inside])
+    spread = np.array([[np.std(field)] for field in inside])
     nothing = (rows == 0.0) & (seen == 0.0) & (spread > 0.0)
     return mean * np.ones(rows.shape), np.where(nothing, 1.0 / np.maximum(spread, 1e-300) ** 2, 0.0)
 
@@ -240,7 +242,7 @@ def _with_doubt(trial: _Trial, best: weak.Fit) -> weak.Fit:
     fits, names = trial.kept, trial.given.free
     evidence = np.array([fit.evidence for fit in fits])
     if trial.measured:
-        count = trial.problem.data.freedom
+        count = max(trial.problem.data.freedom, 1)
         ratio = np.clip([fit.cost / count for fit in fits], 0.25, 4.0)
         evidence = evidence + 0.5 * count * (ratio - 1.0 - np.log(ratio))
     weights = np.exp(np.minimum(evidence - evidence.max() + UNDECIDED, 0.0))

@@ -16,7 +16,7 @@ from .snapshot import Snapshot
 from .start import Residual, StartFit, structure
 
 MOST_CELLS = 20_000  # more are refined in tiles
-TILE = 64  # cells along each axis, about
+TILE = 64**2  # cells of one, about
 LEAST_TILES = 2  # from which an interrupted fit has a result
 COMMON = 0.3  # of a tile's standard errors: what may bias all tiles alike, measured 0.2 for patterns that still move
 
@@ -25,11 +25,7 @@ def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectr
     """The estimate from all tiles, or why there is none; if interrupted from those that are done."""
     state = begin.state.reshape(len(given.model.species), *given.grid.shape)
     fitted, found, reason = state.copy(), [], ""
-    pieces = [
-        [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(n), max(n // TILE, 1))]
-        for n in given.grid.shape
-    ]
-    places = list(product(*pieces))
+    places = _places(given.grid.shape)
     tried, note = 0, ""
     for n, place in enumerate(places, 1):
         box = (slice(None), *place)
@@ -56,17 +52,28 @@ def fit(given: Snapshot, begin: StartFit, shift: float, spectrum: cleanup.Spectr
         return "no part of the image has data on half of its cells"
     if len(found) < 0.5 * tried:
         return f"{tried - len(found)} of {tried} tiles do not fit: {reason}"
-    mean, cov, agreement = estimate.together(given, found)
+    joint, agreement = estimate.together(given, found)
     if agreement < estimate.DISAGREE:
         return "its parts do not have the same parameters"
-    cov = cov + COMMON**2 * np.mean([one.covariance for one in found], axis=0)
     if len(given.species) == 1:  # on the rim of a tile the hidden species is hardly known
-        values = np.where(found[0].on_log, np.exp(mean), mean)
-        params = {**given.known, **dict(zip(given.free, values.tolist(), strict=True))}
         part = structure(given.model, given.species[0], given.known)
         whole = Residual(given.model, given.grid, fitted[part.observed], part, given.known)
-        fitted[part.hidden] = whole.hidden(params)[0].reshape(given.grid.shape)
-    return estimate.of_tiles(given, mean, cov, fitted.reshape(len(state), -1), found, note)
+        fitted[part.hidden] = whole.hidden(joint.params(given))[0].reshape(given.grid.shape)
+    joint = replace(
+        joint, state=fitted.reshape(len(state), -1), covariance=joint.covariance * (1.0 + COMMON**2 * len(found)),
+        rate=float(np.sqrt(np.mean([one.rate**2 for one in found]))),
+        noise=float(np.mean([one.noise for one in found])), note=note + joint.note,
+    )  # fmt: skip
+    return estimate.of_tiles(given, joint)
+
+
+def _places(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """The tiles, as near to cubes as the shape allows."""
+    side = 1
+    while np.prod([min(n, side) for n in shape]) < min(TILE, np.prod(shape)):
+        side += 1
+    parts = [np.array_split(np.arange(n), max(n // side, 1)) for n in shape]
+    return list(product(*([slice(part[0], part[-1] + 1) for part in along] for along in parts)))
 
 
 def _fit_tile(

@@ -89,8 +89,10 @@ def mostly_ground(given: Any, state: np.ndarray, params: Mapping[str, float]) ->
     """
     if given.at_rest or len(given.species) == len(given.model.species):
         return None
-    rest = given.model.rest_state(params)
-    away = [np.abs(state[c] - rest[c]) for c in given.species]
+    rest, known = given.model.rest_state(params), ~(given.hole | given.edge).ravel()
+    if not known.any():
+        return None
+    away = [np.abs(state[c][known] - rest[c]) for c in given.species]
     ground = min(float(np.mean(each <= NEAR_REST * np.max(each))) for each in away)
     if ground > MOST_GROUND:
         return (
@@ -130,9 +132,9 @@ def misfit(fit: Any, model: Model) -> str | None:
 
 
 def runs_on(
-    model: Model, grid: Grid, state: np.ndarray, params: Mapping[str, float], rate: float
+    model: Model, grid: Grid, state: np.ndarray, params: Mapping[str, float], rate: float, settle: float = 0.0
 ) -> tuple[str | None, float]:
-    """Whether the fitted state stays when the model runs on from it: (reason, relative change)."""
+    """Whether the fitted state stays when the model runs on from it, after a time to settle: (reason, change)."""
     names = model.diffusivities
     K = grid.largest_wavenumber_squared
     y = state.reshape(len(model.species), *grid.shape)
@@ -150,6 +152,8 @@ def runs_on(
             # A time over which the reaction could remake the pattern several times.
             time = min(RUN_TIME, 20.0 * spread / max(reaction, 1e-12))
             steps = int(np.clip(time / dt, 20, 4000))
+            if settle:
+                y = sim.run(y, dict(params), steps=int(np.ceil(settle / dt))).final
             after = sim.run(y, dict(params), steps=steps).final
     except (DivergenceError, StabilityError, InputError) as error:
         return f"the fitted state does not survive when the model runs on from it ({error})", float("inf")

@@ -2,11 +2,12 @@
 
 Minimise over the fields y, the parameters p, the drift's coefficients b and the offset c of the data
 
-    -2 log p(data | y + c)  +  |R(y; p) - E b|^2 / tau^2  +  sum_i b_i^2 / t_i^2
+    -2 log p(data | y + c)  +  |R(y; p) - E b|^2 / tau^2  +  sum_i b_i^2 / t_i^2  +  sum_j w_j (y_j - m_j)^2
 
 by Newton's method in (y, p, b) and the multiplier (R - E b) / tau^2, whole steps that may raise the cost for a while,
-a line search where they fail. The fields' block ``A = J^T W J / tau^2 + P / sigma^2 + K``, K the curvature of R along
-the multiplier, is factored (`Cholesky`), the few other unknowns follow from their Schur complement, whose inverse is
+a line search where they fail. The last term is a prior of fields where nothing else tells (`Data.likely`, its weights
+w the `Data.precision`). The fields' block ``A = J^T W J / tau^2 + w + P / sigma^2 + K``, K the curvature of R along the
+multiplier, is factored (`Cholesky`), the few other unknowns follow from their Schur complement, whose inverse is
 their covariance. R is zero for a steady state; tau is how large it may be:
 
     white   R ~ N(0, tau^2): steady to within tau
