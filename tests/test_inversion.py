@@ -8,9 +8,9 @@ import pytest
 from scipy import optimize, stats
 
 import adjoint_rd as rd
-from adjoint_rd import models, presets
+from adjoint_rd import inverse, models, presets
 from adjoint_rd.inverse import invert
-from adjoint_rd.inversion import cleanup, constraints, drift, misfit, refine, start, tiles, weak
+from adjoint_rd.inversion import cleanup, constraints, drift, estimate, misfit, refine, start, tiles, verdict, weak
 from adjoint_rd.sparse import System
 
 N = 40
@@ -304,6 +304,78 @@ def test_an_interrupted_large_image_gives_what_its_tiles_told(worms, monkeypatch
     fit = invert(noisy(np.tile(state[1], (1, 3)), 0.01, 0), progress=lines.append)
     assert fit.success and "Interrupted: from 2 of 3 tiles." in fit.message
     assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
+@pytest.mark.parametrize("shape", [(24_000,), (30, 30, 30), (3, 9000), (512, 512)])
+def test_tiles_cover_an_image_and_are_neither_small_nor_large(shape):
+    covered = np.zeros(shape, dtype=int)
+    for place in tiles._places(shape):
+        covered[place] += 1
+        assert 400 <= covered[place].size <= 12_000
+    assert np.all(covered == 1)
+
+
+def test_interrupted_in_the_joint_estimate_the_estimate_is_that_so_far(worms, monkeypatch):
+    params, state = worms
+    monkeypatch.setattr(weak.Problem, "about", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    fit = invert(np.stack([noisy(state[1], 0.01, n) for n in range(2)]), snapshots=True)
+    assert fit.success and fit.message.endswith("Interrupted in the joint estimate.")
+    assert np.max(np.abs(scores(fit, params))) < 4.0
+
+
+def test_interrupted_snapshots_give_what_those_so_far_told(worms, monkeypatch):
+    params, state = worms
+    solve, done = inverse._solve, []
+
+    def interrupted(given):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(given)
+        return solve(given)
+
+    monkeypatch.setattr(inverse, "_solve", interrupted)
+    fit = invert(np.stack([noisy(state[1], 0.01, n) for n in range(3)]), snapshots=True)
+    assert fit.success and fit.message.startswith("2 snapshots.") and fit.message.endswith("from 2 of 3 snapshots.")
+    assert fit.state.shape == (2, 2, N, N) and np.max(np.abs(scores(fit, params))) < 4.0
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_is_negative_in_one_estimate_is_linear_in_all(order):
+    """-1e-3 +- 1e-2 (linear) and log 2e-3 +- 0.5 (2e-3 +- 1e-3) make 1.97e-3 +- 0.995e-3."""
+    given = SimpleNamespace(known={}, free=("a",), log=lambda *_, **__: None)
+
+    def one(mean, error, on_log):
+        zero = np.zeros((1, 1))
+        return estimate.Estimate(np.array([mean]), np.array([[error**2]]), np.array([on_log]), zero, 0.0, 0.0, 0.0)
+
+    both = [one(-1e-3, 1e-2, False), one(np.log(2e-3), 0.5, True)]
+    joint, agreement = estimate.together(given, [both[n] for n in order])
+    assert not joint.on_log[0] and agreement > 0.5
+    assert joint.values()[0] == pytest.approx((2e-3 * 1e6 - 1e-3 * 1e4) / 1.01e6, rel=1e-9)
+    assert np.sqrt(joint.covariance[0, 0]) == pytest.approx(1.01e6**-0.5, rel=1e-9)
+
+
+def test_species_seen_nowhere_together_are_refused(worms):
+    params, state = worms
+    apart = noisy(state, 0.01, 0)
+    apart[0, :, :20], apart[1, :, 20:] = np.nan, np.nan
+    fit = invert(apart, species=("u", "v"), start=params)
+    assert not fit.success and "nowhere" in fit.message.lower()
+
+
+def test_a_hole_does_not_count_as_pattern():
+    """Two spots on empty ground, a third of it missing, there the fields at their mean."""
+    params = dict(Du=0.16, Dv=0.08, F=0.035, k=0.065)
+    state = np.stack([np.ones((30, 30)), np.zeros((30, 30))])
+    state[:, 2:5, 2:5], state[:, 2:5, 12:15] = [[[0.3]], [[0.3]]], [[[0.3]], [[0.3]]]
+    hole = np.zeros((30, 30), dtype=bool)
+    hole[10:20] = True
+    state[:, 10:20] = [[[0.7]], [[0.1]]]
+    given = SimpleNamespace(
+        model=models.get("gray_scott"), species=(1,), at_rest=False, hole=hole, edge=np.zeros_like(hole)
+    )
+    reason = verdict.mostly_ground(given, state.reshape(2, -1), params)
+    assert reason.startswith("97 %")
 
 
 def test_snapshots_of_different_parameters_are_refused(worms):

@@ -72,7 +72,7 @@ def _places(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     side = 1
     while np.prod([min(n, side) for n in shape]) < min(TILE, np.prod(shape)):
         side += 1
-    parts = [np.array_split(np.arange(n), max(n // side, 1)) for n in shape]
+    parts = [np.array_split(np.arange(n), max(round(n / side), 1)) for n in shape]
     return list(product(*([slice(part[0], part[-1] + 1) for part in along] for along in parts)))
 
 
